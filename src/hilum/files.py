@@ -1,0 +1,103 @@
+"""Writing so that nothing half-done is ever seen: beside first, then renamed.
+
+Comes in: a path and something that writes. Goes out: the whole file under its name, or one OutputError and nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hilum.errors import InputError, OutputError
+
+
+@contextmanager
+def written(path: str | Path) -> Iterator[Path]:
+    """A path beside ``path`` (same folder, same endings) to write to; renamed onto ``path`` when the block ends well.
+
+    The folder is made. The bytes are flushed to the disk before the rename, so that a power cut or ``kill -9`` leaves
+    the old file or the new one, never a part. Any failure removes the part and becomes an OutputError.
+    """
+    path = Path(path)
+    part = path  # for the except clause, should the folder fail
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".part-", suffix=f"-{path.name}", dir=path.parent)
+        os.close(handle)
+        part = Path(name)
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, path)
+    except OSError as error:
+        _remove(part, path)
+        raise cannot_write(path, error) from error
+    except BaseException:
+        _remove(part, path)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with written(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON whole or not at all, strictly: NaN and infinity must have been made ``null`` (see ``plain``)."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON, or say which file is missing or where it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("no such file", where=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", where=path) from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"is not JSON ({error})", where=path, fix="it may be cut off: make it again") from None
+
+
+def plain(value: Any) -> Any:
+    """NumPy numbers, tuples and paths as JSON's own types; NaN and infinity as None."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def cannot_write(path: str | Path, error: OSError) -> OutputError:
+    """The sentence for a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError("the disk is full", where=path, fix="free some space and run the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError("no permission to write here", where=path, fix="choose another --out folder")
+    return OutputError(f"cannot be written ({error.strerror or error})", where=path, fix="choose another --out folder")
+
+
+def _remove(part: Path, path: Path) -> None:
+    if part != path:
+        part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
