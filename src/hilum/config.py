@@ -1,7 +1,8 @@
 """Recipes: everything a person chose for a training run, in one TOML file.
 
 Comes in: a TOML file (or a built-in recipe's name) and ``section.key=value`` overrides. Goes out: a frozen ``Recipe``.
-Unknown keys are refused with the nearest known one. What the *data* decided is the plan (``prepare/plan.py``), never here.
+Unknown keys are refused with the nearest known one. What the *data* decided is the plan (``prepare/plan.py``), never
+here.
 """
 
 from __future__ import annotations
@@ -173,6 +174,8 @@ def seconds_of(budget: str) -> float | None:
         return None
     units = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
     total, number, unit = 0.0, "", ""
+    if set(text) - set("0123456789. abcdefghijklmnopqrstuvwxyz"):
+        text = ""
     for char in f"{text} 0":
         if char.isdigit() or char == ".":
             if unit:

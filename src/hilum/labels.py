@@ -1,10 +1,11 @@
 """What the integers of a label map mean: names, nested regions, colours, codes.
 
 Comes in: a scheme's name (``"kits"``) or a table from a recipe. Goes out: a LabelScheme that networks (number of
-classes), scores (regions), measurements (organs and lesions) and pictures (colours) share. Knows no voxels but one check.
+classes), scores (regions), measurements (organs and lesions) and pictures (colours) share. It knows no voxels, except
+to check that a map follows its scheme.
 
-A *label* is an integer in the file. A *region* is a union of labels that is scored as one, named as the challenges name it
-(KiTS: kidney and masses, masses, tumour), in the order in which they are reported.
+A *label* is an integer in the file. A *region* is a union of labels that is scored as one, named as the challenges name
+it (KiTS: kidney and masses, masses, tumour), in the order in which they are reported.
 """
 
 from __future__ import annotations
@@ -221,6 +222,7 @@ def _guess(value: int, name: str, place: int) -> Label:
 
 PALETTE = ("#009E73", "#D55E00", "#56B4E9", "#E69F00", "#CC79A7", "#0072B2", "#F0E442", "#999999")
 _KIDNEY, _LIVER = ("64033007", "Kidney"), ("10200004", "Liver")
+_RIGHT_KIDNEY, _LEFT_KIDNEY = ("9846003", "Right kidney"), ("18639004", "Left kidney")
 _MASS, _CYST = ("4147007", "Mass"), ("367643001", "Cyst")
 
 _KITS_REGIONS = (Region("kidney_and_mass", (1, 2, 3)), Region("mass", (2, 3)), Region("tumor", (2,)))
@@ -259,12 +261,8 @@ SCHEMES: dict[str, LabelScheme] = {
         LabelScheme(
             "abdomen",
             (
-                Label(
-                    1, "right kidney", "organ", "kidney", "right", colour="#009E73", snomed=("9846003", "Right kidney")
-                ),
-                Label(
-                    2, "left kidney", "organ", "kidney", "left", colour="#56B4E9", snomed=("18639004", "Left kidney")
-                ),
+                Label(1, "right kidney", "organ", "kidney", "right", colour="#009E73", snomed=_RIGHT_KIDNEY),
+                Label(2, "left kidney", "organ", "kidney", "left", colour="#56B4E9", snomed=_LEFT_KIDNEY),
                 Label(3, "liver", "organ", "liver", colour="#E69F00", snomed=_LIVER),
                 Label(4, "spleen", "organ", "spleen", colour="#CC79A7", snomed=("78961009", "Spleen")),
             ),

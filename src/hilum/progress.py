@@ -1,7 +1,7 @@
 """Progress with time left, for people; nothing for programs.
 
-Stages take a ``Progress`` and call ``step``; they never print. On a terminal one line is redrawn; elsewhere (a log file, a
-job queue) a plain line appears at most every ten seconds and at the end.
+Stages take a ``Progress`` and call ``step``; they never print. On a terminal one line is redrawn; elsewhere (a log
+file, a job queue) a plain line appears at most every ten seconds and at the end.
 """
 
 from __future__ import annotations

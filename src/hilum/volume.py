@@ -8,9 +8,9 @@ front (anterior), z towards the head (superior). The affine maps an index (i, j,
 voxel's *centre*. Axis codes such as ``"SPL"`` name, for each array axis, the direction in which
 its index grows, as nibabel's ``aff2axcodes`` does.
 
-Inside hilum, arrays that networks, measurements and pictures see are in ``INSIDE = "SPL"`` order: axis 0 goes up the body
-slice by slice, axis 1 from front to back, axis 2 from the patient's right to left, so that ``array[z]`` is an axial slice
-as radiologists look at it. Readers hand out the file's own order and writers take it back; ``oriented`` does the turning.
+Inside hilum, arrays that networks, measurements and pictures see are in ``INSIDE = "SPL"`` order: axis 0 goes up the
+body slice by slice, axis 1 from front to back, axis 2 from the patient's right to left, so that ``array[z]`` is an
+axial slice as radiologists look at it. Readers hand out the file's own order and writers take it back.
 """
 
 from __future__ import annotations
@@ -82,11 +82,14 @@ class Grid:
 
     def world(self, index: Any) -> np.ndarray:
         """World mm (RAS+) of voxel indices: (..., 3) to (..., 3); fractions are allowed."""
-        return np.asarray(index, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        moved: np.ndarray = np.asarray(index, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return moved
 
     def index(self, world_mm: Any) -> np.ndarray:
         """The (fractional) voxel index of world positions in mm: the inverse of ``world``."""
-        return (np.asarray(world_mm, dtype=np.float64) - self.affine[:3, 3]) @ np.linalg.inv(self.affine[:3, :3]).T
+        inverse = np.linalg.inv(self.affine[:3, :3])
+        moved: np.ndarray = (np.asarray(world_mm, dtype=np.float64) - self.affine[:3, 3]) @ inverse.T
+        return moved
 
     def turns_to(self, codes: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """How to get to axis codes: for each new axis the old axis it comes from, and +1 or -1 if it is reversed."""
@@ -173,7 +176,7 @@ class Volume:
     """Voxels with their grid.
 
     Attributes:
-        array: (I, J, K), any number type; HU for scans, small integers for label maps. May be a view: treat as read-only.
+        array: (I, J, K), any number type; HU for scans, integers for label maps. May be a view: do not write to it.
         affine: (4, 4) float64, index to world mm (RAS+).
         source: where it came from, for messages ("ct.nii.gz"); empty if made in memory.
         header: facts that the file told besides geometry (study date, manufacturer, ...); JSON-serialisable.

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hilum.errors import LabelError, RecipeError, UsageError
+from hilum.labels import SCHEMES, LabelScheme, scheme_from
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_schemes_survive_json(name: str) -> None:
+    import json
+
+    scheme = scheme_from(name)
+    assert scheme_from(json.loads(json.dumps(scheme.to_json()))) == scheme
+    assert scheme.class_count == len(scheme.values) + 1
+    assert (scheme.value_lookup()[scheme.class_lookup()[list(scheme.values)]] == scheme.values).all()
+
+
+def test_kits_regions_are_the_challenge_s() -> None:
+    kits = scheme_from("kits")
+    assert {r.name: r.labels for r in kits.regions} == {"kidney_and_mass": (1, 2, 3), "mass": (2, 3), "tumor": (2,)}
+    assert kits.of("kidney", "tumour", "cyst") == (2, 3) and kits.organs == ("kidney",)
+    assert not kits.sided and scheme_from("abdomen").sided
+
+
+def test_own_schemes_are_read_from_a_short_table() -> None:
+    table = {"name": "mine", "values": {"left kidney": 7, "liver": 2, "liver tumour": 3}, "regions": {"all": [2, 3]}}
+    scheme = scheme_from(table)
+    assert scheme.values == (2, 3, 7)
+    assert scheme.label(7).side == "left" and scheme.label(7).organ == "kidney"
+    assert scheme.label(3).is_lesion and scheme.label(3).organ == "liver"
+    assert scheme.class_lookup()[[0, 2, 3, 7]].tolist() == [0, 1, 2, 3]
+    assert scheme.region("all").labels == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ({"values": {"a": 0}}, "label values"),
+        ({"values": {"a": 1, "b": 1}}, "label values"),
+        ({"values": {"a": 300}}, "label values"),
+        ({"values": {"a": 1}, "regions": {"x": [9]}}, "region 'x'"),
+        ({"labelz": []}, "labelz"),
+        ({"name": "x"}, "cannot be read"),
+    ],
+)
+def test_impossible_schemes_are_refused(table: dict, found: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(RecipeError, match=found):
+        scheme_from(table)
+
+
+def test_unknown_names_list_the_known() -> None:
+    with pytest.raises(UsageError, match="kits19"):
+        scheme_from("kitz")
+    with pytest.raises(UsageError, match="tumor"):
+        scheme_from("kits").region("tumour")
+    with pytest.raises(UsageError, match="label 9"):
+        scheme_from("kits").label(9)
+
+
+def check(values: list[float], dtype: str, scheme: LabelScheme | None = None) -> np.ndarray:
+    return (scheme or scheme_from("kits")).check(np.array(values, dtype).reshape(1, 1, -1), "seg.nii.gz")
+
+
+def test_label_maps_are_checked_against_their_scheme() -> None:
+    assert check([0, 1, 3], "float32").dtype == np.uint8
+    assert check([0, 1, 3], "int16").tolist() == [[[0, 1, 3]]]
+    with pytest.raises(LabelError, match=r"seg.nii.gz: holds numbers that are no integers, such as \[0.5\]"):
+        check([0, 0.5], "float32")
+    with pytest.raises(LabelError, match="no integers"):
+        check([0, np.nan], "float32")
+    with pytest.raises(LabelError, match=r"does not know: 4 \(2 voxels\), 9 \(1 voxels\)"):
+        check([4, 4, 9, 1], "uint8")
+    with pytest.raises(LabelError, match=r"-1 \(1 voxels\), 500"):
+        check([-1, 500, 1], "int16")
