@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from hilum.labels import LabelScheme
+from hilum.results.lesions import bins, find_lesions, lesion_counts, lesion_lists, lesion_rates
 from hilum.results.overlap import UNDEFINED, Counts, dice, iou, overlap_metrics, ratio
 from hilum.results.scoring import CaseScore, Masks, Pair, Protocol, ScoreOptions, Sums
 
@@ -23,6 +24,8 @@ def score_plain(pair: Pair, scheme: LabelScheme, options: ScoreOptions) -> CaseS
         counts, masks = pair.counts(region.labels), pair.masks(region.labels)
         values = _counted(counts) | _volumes(counts, pair.grid.voxel_volume_mm3 / 1000)
         values |= surface_metrics(masks, options)
+        if all(scheme.label(value).is_lesion for value in region.labels):
+            values |= _lesions(score, region.name, masks, options)
         score.values[region.name] = values
         score.truth_voxels[region.name] = counts.truth
         score.sums.update({f"{region.name}/{name}": float(values[name]) for name in ("TP", "FP", "FN", "TN")})
@@ -116,6 +119,20 @@ def score_msd(pair: Pair, scheme: LabelScheme, options: ScoreOptions) -> CaseSco
     return score
 
 
+def _lesions(score: CaseScore, name: str, masks: Masks, options: ScoreOptions) -> dict[str, float]:
+    """Lesion metrics of a region that is nothing but lesions; lists and sums go into the score."""
+    lesions = find_lesions(masks.truth, masks.prediction, masks.grid, options.connectivity)
+    counts = lesion_counts(lesions, options.lesion_iou, options.diameters_mm)
+    names = tuple(bin_name for bin_name, _, _ in bins(options.diameters_mm))
+    score.lesions[name] = lesion_lists(lesions)
+    score.sums.update({f"{name}/lesions/{key}": value for key, value in counts.items()})
+    values = {"lesions_gt": counts["gt"], "lesions_pred": counts["pred"]}
+    values |= {"lesions_missed": counts["gt"] - counts["touched"], "lesions_invented": counts["invented"]}
+    rates = {key: float(value) for key, value in lesion_rates(counts, names).items()}
+    score.reasons.update({f"{name}/{key}": "there are no such lesions" for key, v in rates.items() if np.isnan(v)})
+    return values | rates
+
+
 def _counted(counts: Counts) -> dict[str, float]:
     four = {"TP": counts.tp, "FP": counts.fp, "FN": counts.fn, "TN": counts.tn}
     return {name: float(n) for name, n in four.items()} | overlap_metrics(counts)
@@ -141,7 +158,11 @@ def _presence(name: str, counts: Counts) -> dict[str, float]:
 def _reasons(name: str, values: dict[str, float], counts: Counts) -> dict[str, str]:
     distance = _ONE_EMPTY if counts.truth or counts.prediction else _BOTH_EMPTY
     known = UNDEFINED | {"relative_volume_error": "the truth is empty"}
-    return {f"{name}/{key}": known.get(key, distance) for key, value in values.items() if not np.isfinite(value)}
+    return {
+        f"{name}/{key}": known.get(key, distance)
+        for key, value in values.items()
+        if not np.isfinite(value) and not key.startswith(("lesion", "panoptic"))
+    }
 
 
 def pool_plain(sums: Sums, peaks: Sums) -> dict[str, dict[str, np.ndarray]]:
@@ -154,6 +175,10 @@ def pool_plain(sums: Sums, peaks: Sums) -> dict[str, dict[str, np.ndarray]]:
             "case_sensitivity": ratio(present["tp"], present["tp"] + present["fn"]),
             "case_specificity": ratio(present["tn"], present["tn"] + present["fp"]),
         }
+        lesions = {key.split("/")[2]: value for key, value in sums.items() if key.startswith(f"{name}/lesions/")}
+        if lesions:
+            names = tuple(key.removeprefix("gt_") for key in lesions if key.startswith("gt_"))
+            pooled[name] |= lesion_rates(lesions, names)
     return pooled
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 
 from hilum.errors import UsageError
-from hilum.results import general, kits
+from hilum.results import general, kits, lits
 from hilum.results.scoring import Protocol
 
-PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (*general.PROTOCOLS, *kits.PROTOCOLS)}
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol for protocol in (*general.PROTOCOLS, *kits.PROTOCOLS, *lits.PROTOCOLS)
+}
 
 
 def protocol_named(name: str) -> Protocol:

@@ -14,6 +14,7 @@ import numpy as np
 
 from hilum.errors import GeometryError, LabelError
 from hilum.labels import LabelScheme
+from hilum.results.lesions import Neighbours
 from hilum.results.overlap import Counts, joint_counts, region_counts
 from hilum.results.surface import Spacing, SurfelDistances, VoxelDistances, surfel_distances, voxel_distances
 from hilum.volume import Grid, Volume, require_same_grid
@@ -36,7 +37,7 @@ class ScoreOptions:
 
     tolerances_mm: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 7.0)
     lesion_iou: float = 0.5
-    connectivity: int = 26
+    connectivity: Neighbours = 26
     diameters_mm: tuple[float, ...] = (10.0, 20.0, 40.0)
     threads: int = 1
 
