@@ -1,0 +1,1 @@
+"""LOGITS -> LABELS: sliding windows, back to the scan's own grid, cleaned up by named steps."""

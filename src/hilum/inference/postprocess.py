@@ -1,0 +1,350 @@
+"""Cleaning a label map by named steps, each of which says what it removed.
+
+Comes in: a label Volume, its scheme, and a list such as ``[{"step": "keep_largest"}, {"step": "drop_small",
+"min_ml": 0.1}]`` from a recipe or model. Goes out: a new label Volume and one record per change: step, label or organ,
+number of components, millilitres. It knows no network and no scan.
+
+Components are 26-connected and computed per *organ group*: an organ's own label together with its lesions, because a
+tumour that fills half a kidney would otherwise cut the kidney in two. Holes are 6-connected background.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cc3d
+import numpy as np
+
+from hilum.errors import RecipeError
+from hilum.labels import Label, LabelScheme
+from hilum.volume import Volume
+
+Record = dict[str, Any]
+Step = Callable[..., list[Record]]
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Labels that form one organ: its own values, its lesions' values, and whether two of it are normal."""
+
+    name: str
+    organ: tuple[int, ...]
+    lesions: tuple[int, ...]
+    pair: bool
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """All values, ascending."""
+        return tuple(sorted(self.organ + self.lesions))
+
+
+def groups(scheme: LabelScheme) -> tuple[Group, ...]:
+    """The organ groups of a scheme.
+
+    Sides with labels of their own (left kidney, right kidney) are groups of their own, unless the organ has lesions
+    whose label does not tell the side: then both sides and the lesions are one group, of which two are normal.
+    """
+    found: list[Group] = []
+    for name in scheme.organs:
+        members = [label for label in scheme.labels if label.organ == name]
+        organs = [label for label in members if label.kind == "organ"]
+        lesions = [label for label in members if label.is_lesion]
+        sides = [side for side in ("left", "right") if any(label.side == side for label in organs)]
+        if not organs:
+            continue
+        if sides and all(label.side for label in members):
+            for side in sides:
+                own, sick = _values(organs, side), _values(lesions, side)
+                found.append(Group(f"{side} {name}", own, sick, False))
+        else:
+            pair = bool(sides) or any(label.paired for label in organs)
+            found.append(Group(name, _values(organs), _values(lesions), pair))
+    return tuple(found)
+
+
+def apply(labels: Volume, scheme: LabelScheme, steps: Sequence[Mapping[str, Any]]) -> tuple[Volume, list[Record]]:
+    """Run the steps in order on a copy.
+
+    Args:
+        labels: uint8 label values in any axis order.
+        scheme: what the values mean.
+        steps: ``{"step": name, option: value, ...}``; see ``STEPS``.
+
+    Returns:
+        The cleaned labels on the same grid and what each step changed, in order; unchanged labels give no record.
+
+    Raises:
+        RecipeError: an unknown step or option, or a step that this scheme cannot use.
+    """
+    check(steps, scheme)
+    if not steps or not labels.array.any():
+        return labels, []
+    inside = labels.with_array(labels.array.astype(np.uint8, copy=True)).oriented()
+    records: list[Record] = []
+    for step in steps:
+        options = {key: value for key, value in step.items() if key != "step"}
+        for record in STEPS[step["step"]](inside, scheme, **options):
+            records.append({"step": step["step"], **record})
+    return labels.with_array(inside.oriented(labels.codes).array), records
+
+
+def check(steps: Sequence[Mapping[str, Any]], scheme: LabelScheme) -> None:
+    """Refuse steps that cannot be run, before any scan is read.
+
+    Raises:
+        RecipeError: naming the known steps or options.
+    """
+    for step in steps:
+        name = step.get("step")
+        if name not in STEPS:
+            raise RecipeError(f"post-processing step {name!r}", wanted=f"one of {sorted(STEPS)}")
+        known = {
+            p.name: p.default for p in inspect.signature(STEPS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY
+        }
+        for option, value in step.items():
+            if option == "step":
+                continue
+            if option not in known:
+                raise RecipeError(
+                    f"option {option!r} of post-processing step {name!r}", wanted=f"one of {sorted(known) or 'none'}"
+                )
+            _check_value(name, option, value, known[option], scheme)
+        if name == "touch_organ" and not any(group.lesions for group in groups(scheme)):
+            raise RecipeError(
+                f"post-processing step 'touch_organ' with label scheme {scheme.name!r}",
+                wanted="a scheme with an organ and lesions of it",
+                fix="remove the step",
+            )
+
+
+def keep_largest(
+    volume: Volume,
+    scheme: LabelScheme,
+    *,
+    min_share: float = 0.05,
+    large_share: float = 0.3,
+    apart_mm: float = 40.0,
+) -> list[Record]:
+    """Keep the largest component of every organ group; of a pair also a credible second one.
+
+    The second counts if it has at least ``min_share`` of the first one's volume and its centre lies ``apart_mm`` or
+    more to the left or right of the first one's, or if it has ``large_share`` of it wherever it lies (a pelvic kidney).
+    Kidneys' centres lie about 12 cm apart; a shrunken one may have a tenth of the other's volume.
+
+    Args:
+        volume: labels in SPL order, changed in place.
+        scheme: the organ groups.
+        min_share: share of the largest volume below which a second component is an island, 0 to 1.
+        large_share: share from which it is kept at any place, 0 to 1.
+        apart_mm: distance of the centres along left-right.
+    """
+    records = []
+    for group in groups(scheme):
+        box = _box(volume.array, group.values)
+        if box is None:
+            continue
+        components, count = _components(volume.array[box], group.values)
+        if count < 2:
+            continue
+        sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
+        order = np.argsort(-sizes, kind="stable") + 1
+        kept = [int(order[0])]
+        if group.pair:
+            centres_mm = _centres_along_w(components, count) * volume.spacing_mm[2]
+            for candidate in order[1:]:
+                share = sizes[candidate - 1] / sizes[kept[0] - 1]
+                apart = abs(centres_mm[candidate] - centres_mm[kept[0]]) >= apart_mm
+                if share >= large_share or (share >= min_share and apart):
+                    kept.append(int(candidate))
+                    break
+        gone = (components > 0) & ~np.isin(components, kept)
+        volume.array[box][gone] = 0
+        if gone.any():
+            records.append(_record(group.name, count - len(kept), gone, volume))
+    return records
+
+
+def touch_organ(volume: Volume, scheme: LabelScheme) -> list[Record]:
+    """Remove lesions that touch their organ nowhere, neither directly nor through another lesion of it.
+
+    Touching is 26-neighbourhood: a shared corner is enough.
+    """
+    records = []
+    for group in groups(scheme):
+        box = _box(volume.array, group.lesions)
+        if box is None:
+            continue
+        view = volume.array[_wider(box, volume.array.shape)]
+        lesions, count = _components(view, group.lesions)
+        near = _dilated(np.isin(view, group.organ))
+        touching = np.zeros(count + 1, bool)
+        touching[np.unique(lesions[near])] = True
+        touching[0] = True
+        gone = ~touching[lesions]
+        view[gone] = 0
+        if gone.any():
+            records.append(_record(f"{group.name} lesions", int((~touching).sum()), gone, volume))
+    return records
+
+
+def drop_small(
+    volume: Volume, scheme: LabelScheme, *, min_ml: float | Mapping[str, float] = 0.05, labels: Sequence[str] = ()
+) -> list[Record]:
+    """Remove components below a volume; inside or beside their organ they become organ, elsewhere background.
+
+    Args:
+        volume: labels in SPL order, changed in place.
+        scheme: the labels.
+        min_ml: the smallest volume to keep in mL, for all or by label name.
+        labels: names of labels to look at; empty means all lesions (or the names in ``min_ml``).
+    """
+    by_name = dict(min_ml) if isinstance(min_ml, Mapping) else {}
+    names = list(labels) or list(by_name) or [label.name for label in scheme.labels if label.is_lesion]
+    records = []
+    for label in (label for label in scheme.labels if label.name in names):
+        least_ml = float(by_name.get(label.name, 0.0) if by_name else min_ml)  # type: ignore[arg-type]
+        box = _box(volume.array, (label.value,))
+        if box is None:
+            continue
+        view = volume.array[_wider(box, volume.array.shape)]
+        components, count = _components(view, (label.value,))
+        sizes = np.bincount(components.ravel(), minlength=count + 1)
+        small = np.flatnonzero(sizes * volume.voxel_ml < least_ml)
+        small = small[small > 0]
+        gone = np.isin(components, small)
+        if not gone.any():
+            continue
+        host = _host(label, scheme) if label.is_lesion else ()
+        near = _dilated(np.isin(view, host)) if host else np.zeros(view.shape, bool)
+        inside = np.isin(components, np.setdiff1d(np.unique(components[near & gone]), [0]))
+        view[gone] = 0
+        if inside.any():
+            _give_to_host(view, np.where(inside, components, 0), host)
+        records.append(_record(label.name, len(small), gone, volume, organ_ml=float(inside.sum()) * volume.voxel_ml))
+    return records
+
+
+def fill_holes(volume: Volume, scheme: LabelScheme) -> list[Record]:
+    """Fill background that an organ group encloses on all sides with the organ's label."""
+    records = []
+    for group in groups(scheme):
+        for value in group.organ:
+            box = _box(volume.array, (value, *group.lesions))
+            if box is None:
+                continue
+            view = volume.array[box]
+            free = np.pad(~np.isin(view, (value, *group.lesions)), 1, constant_values=True)
+            parts = cc3d.connected_components(free, connectivity=6)
+            core = parts[1:-1, 1:-1, 1:-1]
+            # a hole may hold another organ's labels: those stay as they are
+            holes = (core > 0) & (core != parts[0, 0, 0]) & (view == 0)
+            if holes.any():
+                records.append(_record(scheme.label(value).name, len(np.unique(core[holes])), holes, volume))
+                view[holes] = value
+    return records
+
+
+STEPS: dict[str, Step] = {
+    "keep_largest": keep_largest,
+    "fill_holes": fill_holes,
+    "drop_small": drop_small,
+    "touch_organ": touch_organ,
+}
+
+
+def _values(labels: Sequence[Label], side: str = "") -> tuple[int, ...]:
+    return tuple(label.value for label in labels if not side or label.side == side)
+
+
+def _host(label: Label, scheme: LabelScheme) -> tuple[int, ...]:
+    """Values of the organ that a lesion lies in."""
+    for group in groups(scheme):
+        if label.value in group.lesions:
+            return group.organ
+    return ()
+
+
+def _components(array: np.ndarray, values: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    mask = np.isin(array, values) if len(values) > 1 else array == values[0]
+    components, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
+    return components, int(count)
+
+
+def _box(array: np.ndarray, values: tuple[int, ...]) -> Box | None:
+    """The smallest box that holds all voxels of these values; None if there are none."""
+    if not values:
+        return None
+    table = np.zeros(256, bool)
+    table[list(values)] = True
+    in_plane = np.zeros(array.shape[1:], bool)
+    slices = np.zeros(array.shape[0], bool)
+    for z, plane in enumerate(array):  # plane by plane: no second array of the scan's size
+        mask = table[plane]
+        if mask.any():
+            slices[z] = True
+            in_plane |= mask
+    if not slices.any():
+        return None
+    lines: tuple[np.ndarray, ...] = (slices, np.asarray(in_plane.any(1)), np.asarray(in_plane.any(0)))
+    a, b, c = (slice(int(line.argmax()), len(line) - int(line[::-1].argmax())) for line in lines)
+    return a, b, c
+
+
+def _wider(box: Box, shape: tuple[int, ...]) -> Box:
+    a, b, c = (slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip(box, shape, strict=True))
+    return a, b, c
+
+
+def _dilated(mask: np.ndarray) -> np.ndarray:
+    """The mask and everything in its 26-neighbourhood: one axis after the other."""
+    for axis in range(3):
+        line = np.moveaxis(mask, axis, 0)
+        wide = line.copy()
+        wide[1:] |= line[:-1]
+        wide[:-1] |= line[1:]
+        mask = np.moveaxis(wide, 0, axis)
+    return mask
+
+
+def _centres_along_w(components: np.ndarray, count: int) -> np.ndarray:
+    """(count + 1,) mean index along the last axis (left-right in SPL) of every component."""
+    voxels, moments = np.zeros(count + 1), np.zeros(count + 1)
+    for w in range(components.shape[2]):
+        here = np.bincount(components[:, :, w].ravel(), minlength=count + 1)
+        voxels += here
+        moments += here * w
+    return moments / np.maximum(voxels, 1)
+
+
+def _give_to_host(view: np.ndarray, components: np.ndarray, host: tuple[int, ...]) -> None:
+    """Give every component to the organ label that most voxels around it carry."""
+    for number in np.unique(components[components > 0]):
+        inside = components == number
+        around = view[_dilated(inside) & ~inside] if len(host) > 1 else view[:0]
+        view[inside] = max(host, key=lambda value, near=around: int((near == value).sum()))  # type: ignore[misc]
+
+
+def _record(what: str, components: int, gone: np.ndarray, volume: Volume, **more: float) -> Record:
+    return {"what": what, "components": int(components), "ml": float(gone.sum()) * volume.voxel_ml, **more}
+
+
+def _check_value(step: str, option: str, value: Any, default: Any, scheme: LabelScheme) -> None:
+    names = [label.name for label in scheme.labels]
+    if option == "labels":
+        fine = isinstance(value, list | tuple) and all(name in names for name in value)
+        wanted = f"a list of label names of {names}"
+    elif isinstance(value, Mapping):
+        fine = option == "min_ml" and all(key in names and _is_amount(item) for key, item in value.items())
+        wanted = f"numbers of at least 0 by label name, of {names}"
+    else:
+        fine, wanted = _is_amount(value), f"a number of at least 0, e.g. {default}"
+    if not fine:
+        raise RecipeError(f"{option} = {value!r} of post-processing step {step!r}", wanted=wanted)
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

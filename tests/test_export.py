@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from torch.nn import functional
+
+from hilum.inference.export import Axis, LabelExporter
+
+Shape = tuple[int, int, int]
+SIZES = st.tuples(*[st.integers(1, 9)] * 3)
+
+
+def everything_at_once(logits_KDHW: torch.Tensor, target: Shape) -> np.ndarray:
+    """The straightforward way: interpolate all logits at full size, then take the argmax."""
+    depth = logits_KDHW.shape[1]
+    planes = functional.interpolate(
+        logits_KDHW.transpose(0, 1), size=target[1:], mode="bilinear", align_corners=False
+    )  # (D, K, Y, X)
+    if logits_KDHW.shape[2:] == target[1:]:
+        planes = logits_KDHW.transpose(0, 1)
+    axis = Axis.between(depth, target[0])
+    share = torch.from_numpy(axis.share)[:, None, None, None]
+    full = planes[axis.low] * (1 - share) + planes[axis.high] * share
+    return full.argmax(1).numpy().astype(np.uint8)
+
+
+def exported(logits_KDHW: torch.Tensor, target: Shape, cuts: list[int]) -> np.ndarray:
+    exporter = LabelExporter(tuple(logits_KDHW.shape[1:]), target, len(logits_KDHW))
+    for slab in torch.tensor_split(logits_KDHW, sorted(cuts), dim=1):
+        memory = slab.clone()
+        exporter.take(memory)
+        memory.fill_(float("nan"))  # the caller may reuse it
+    assert exporter.done
+    return exporter.classes_ZYX
+
+
+@given(SIZES, SIZES, st.integers(1, 5), st.lists(st.integers(0, 9), max_size=4), st.integers(0, 99))
+@settings(max_examples=80, deadline=None)
+def test_slabs_of_any_size_equal_everything_at_once(prepared, target, classes, cuts, seed):
+    logits = torch.randn((classes, *prepared), generator=torch.Generator().manual_seed(seed))
+    logits[0] += 1.0  # some background, so that the box of the foreground matters
+    expected = everything_at_once(logits, target)
+    assert np.array_equal(exported(logits, target, [min(cut, prepared[0]) for cut in cuts]), expected)
+
+
+def test_a_large_map_with_little_foreground_equals_everything_at_once():
+    logits = torch.zeros((4, 20, 70, 90))
+    logits[0] = 5
+    logits[:, 6:9, 20:40, 50:75] = torch.randn((4, 3, 20, 25), generator=torch.Generator().manual_seed(1))
+    target = (47, 131, 171)
+    labels = exported(logits, target, [7, 8, 13])
+    assert labels.any() and np.array_equal(labels, everything_at_once(logits, target))
+
+
+@given(st.integers(1, 12), st.integers(1, 30))
+def test_an_axis_is_what_torch_means(old, new):
+    line = np.random.default_rng(old * 31 + new).normal(size=old).astype(np.float32)
+    axis = Axis.between(old, new)
+    mine = line[axis.low] * (1 - axis.share) + line[axis.high] * axis.share
+    theirs = functional.interpolate(torch.from_numpy(line)[None, None], size=new, mode="linear", align_corners=False)
+    assert np.allclose(mine, theirs[0, 0].numpy(), atol=1e-5)
+
+
+def test_an_axis_by_hand():
+    axis = Axis.between(2, 4)  # outer edges coincide: samples at -0.25, 0.25, 0.75, 1.25, clamped to 0..1
+    assert axis.low.tolist() == [0, 0, 0, 1] and axis.high.tolist() == [1, 1, 1, 1]
+    assert axis.share.tolist() == [0, 0.25, 0.75, 0]
+
+
+def test_the_same_grid_is_plain_argmax():
+    logits = torch.randn((3, 5, 6, 7), generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(exported(logits, (5, 6, 7), [2]), logits.argmax(0).numpy())
+
+
+def test_ties_go_to_the_lowest_class():
+    assert not exported(torch.ones((3, 2, 3, 4)), (4, 5, 6), []).any()
+    logits = torch.zeros((3, 2, 3, 4))
+    logits[1:] = 1
+    assert (exported(logits, (4, 5, 6), []) == 1).all()
+
+
+def test_labels_stay_where_they_were_when_the_grid_becomes_finer():
+    truth = np.zeros((8, 12, 10), np.uint8)
+    truth[2:6, 3:9, 2:7] = 1
+    logits = torch.from_numpy(np.stack([truth == 0, truth == 1]).astype(np.float32))
+    labels = exported(logits, (24, 36, 30), [3])
+    expected = np.kron(truth, np.ones((3, 3, 3), np.uint8))
+    assert np.array_equal(ndimage.center_of_mass(labels), ndimage.center_of_mass(expected))
+    assert (labels != expected).sum() < 0.02 * labels.size
+
+
+def test_probabilities_are_the_softmax_of_interpolated_logits():
+    logits = torch.randn((3, 4, 5, 6), generator=torch.Generator().manual_seed(3)) * 3
+    exporter = LabelExporter((4, 5, 6), (7, 9, 8), 3, probabilities=True)
+    exporter.take(logits)
+    full = functional.interpolate(logits[None], size=(7, 9, 8), mode="trilinear", align_corners=False)[0]
+    expected = full.softmax(0)[1:].numpy() * 255
+    assert exporter.probabilities_KZYX is not None
+    assert np.abs(exporter.probabilities_KZYX - expected).max() <= 0.51
+
+
+def test_planes_that_are_not_needed_are_not_kept():
+    exporter = LabelExporter((40, 4, 4), (2, 4, 4), 2)
+    for _ in range(40):
+        exporter.take(torch.zeros((2, 1, 4, 4)))
+        assert len(exporter._planes) <= 2
+    assert exporter.done
+
+
+def test_wrong_shapes_are_programmers_faults():
+    exporter = LabelExporter((2, 4, 4), (2, 4, 4), 2)
+    with pytest.raises(AssertionError):
+        exporter.take(torch.zeros((2, 1, 4, 5)))
+    with pytest.raises(AssertionError):
+        exporter.take(torch.zeros((2, 3, 4, 4)))
