@@ -1,18 +1,19 @@
 """The diameters of a lesion as a radiologist would draw them.
 
-Comes in: the mask of one lesion, cut out, and the grid of the cut-out in "SPL" order. Goes out: the long axis, the longest
-axis at right angles to it in the same axial slice, their end points in world mm, and the longest diameter in any direction.
-It knows no labels and no organs.
+Comes in: the mask of one lesion, cut out, and the grid of the cut-out in "SPL" order. Goes out: the long axis, the
+longest axis at right angles to it in the same axial slice, their end points in world mm, and the longest diameter in
+any direction. It knows no labels and no organs.
 
-Definitions. RECIST 1.1 (Eisenhauer et al., Eur J Cancer 45, 2009, 228-247) measures the longest diameter in the axial plane;
-WHO (Miller et al., Cancer 47, 1981, 207-214) adds the longest diameter perpendicular to it. Both are taken on the convex hull
-of the outline in one slice, so an end point always lies on the outline, and the line may cross a notch.
+Definitions. RECIST 1.1 (Eisenhauer et al., Eur J Cancer 45, 2009, 228-247) measures the longest diameter in the axial
+plane; WHO (Miller et al., Cancer 47, 1981, 207-214) adds the longest diameter perpendicular to it. Both are taken on
+the convex hull of the outline in one slice, so an end point always lies on the outline, and the line may cross a
+notch.
 
-Where the outline runs. A voxel belongs to a lesion if its centre does, so the true border lies somewhere between the outermost
-centres and the next ones. On random ellipses and discs of 4 to 64 voxels the longest distance between voxel centres is
-0.35 to 0.7 voxels too short on average, that between outer voxel edges 0.2 to 0.55 too long; an outline half-way between
-(a quarter of a voxel beyond the centres, along each in-plane axis) is off by -0.3 to +0.1 and is the one used here. It
-stays within half a voxel of either convention.
+Where the outline runs. A voxel belongs to a lesion if its centre does, so the true border lies somewhere between the
+outermost centres and the next ones. On random ellipses and discs of 4 to 64 voxels the longest distance between voxel
+centres is 0.35 to 0.7 voxels too short on average, that between outer voxel edges 0.2 to 0.55 too long; an outline
+half-way between (a quarter of a voxel beyond the centres, along each in-plane axis) is off by -0.3 to +0.1 and is the
+one used here. It stays within half a voxel of either convention.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ def _longest_across(
 ) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
     """The longest chord of a convex polygon at right angles to an axis, and its ends (row, column).
 
-    Along the axis the length of the chord is concave and bends only at vertices, so it is enough to look at the vertices.
+    Along the axis the length of the chord is concave and bends only at vertices, so it is enough to look at the
+    vertices.
     """
     start, stop = axis[0] @ to_mm, axis[1] @ to_mm
     along = (stop - start) / np.linalg.norm(stop - start)
@@ -148,7 +150,8 @@ def _chain(u: np.ndarray, v: np.ndarray, at: np.ndarray, sign: int) -> np.ndarra
 def _longest_in_space(outlines: dict[int, np.ndarray], grid: Grid) -> float:
     """The longest diameter in any direction: over the hull of all slices' hulls."""
     points = np.concatenate([np.column_stack([np.full(len(xy), float(z)), xy]) for z, xy in outlines.items()])
-    ends = np.concatenate([points + [OUTLINE_VOXELS, 0, 0], points - [OUTLINE_VOXELS, 0, 0]])
+    step = np.array([OUTLINE_VOXELS, 0, 0])
+    ends = np.concatenate([points + step, points - step])
     placed = grid.world(ends[ConvexHull(ends).vertices])
     return float(max(cdist(block, placed).max() for block in np.array_split(placed, 1 + len(placed) // 512)))
 

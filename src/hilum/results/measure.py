@@ -1,14 +1,14 @@
 """From labels to the numbers of a report: volumes, lesions, diameters, densities.
 
-Comes in: a label map, its scheme and, if there is one, the scan. Goes out: one table of plain numbers (``measurements.json``) and
-rows for a CSV. It knows no network and draws nothing.
+Comes in: a label map, its scheme and, if there is one, the scan. Goes out: one table of plain numbers
+(``measurements.json``) and rows for a CSV. It knows no network and draws nothing.
 
-What is counted. Volumes are voxels times the voxel's volume (the determinant of the affine, so oblique and sheared grids are
-right). An organ's volume holds its lesions; ``parenchyma_ml`` is the organ without them. A lesion is one component (26
-neighbours) of one lesion label of at least ``SMALLEST_LESION_VOXELS``; smaller specks count in the volumes, are not
-listed, and are told of in the warnings. Lesions are numbered from 1 by organ (in the scheme's order), side
-(right, left), and falling volume: the same map gets the same numbers everywhere. Diameters: see ``diameters``; sides:
-see ``sides``.
+What is counted. Volumes are voxels times the voxel's volume (the determinant of the affine, so oblique and sheared
+grids are right). An organ's volume holds its lesions; ``parenchyma_ml`` is the organ without them. A lesion is one
+component (26 neighbours) of one lesion label of at least ``SMALLEST_LESION_VOXELS``; smaller specks count in the
+volumes, are not listed, and are told of in the warnings. Lesions are numbered from 1 by organ (in the scheme's
+order), side (right, left), and falling volume: the same map gets the same numbers everywhere. Diameters: see
+``diameters``; sides: see ``sides``.
 """
 
 from __future__ import annotations
@@ -70,12 +70,13 @@ def measure(labels: Volume, scheme: LabelScheme, scan: Volume | None = None) -> 
     Args:
         labels: the label map, any axis order; checked against the scheme.
         scheme: what the labels mean.
-        scan: HU on the same grid (its axes may be listed in another order); adds densities and finds the body's mid-plane.
+        scan: HU on the same grid (its axes may be listed in another order); adds densities and finds the body's
+        mid-plane.
 
-    Returns:
-        ``format``, ``scheme``, ``grid``, ``smallest_lesion_voxels``, ``organs`` (one entry for each organ and side that is
-        there), ``lesions``, ``lesion_count``, ``volumes_ml`` by label name, ``volumes_by_side_ml`` for what comes in pairs, and
-        ``warnings`` as sentences. Points are world mm (RAS+); slice indices count axial slices from the feet, from 0.
+    Returns: ``format``, ``scheme``, ``grid``, ``smallest_lesion_voxels``, ``organs`` (one entry for each organ and
+        side that is there), ``lesions``, ``lesion_count``, ``volumes_ml`` by label name, ``volumes_by_side_ml`` for
+        what comes in pairs, and ``warnings`` as sentences. Points are world mm (RAS+); slice indices count axial
+        slices from the feet, from 0.
 
     Raises:
         LabelError: a value the scheme does not know.
@@ -125,7 +126,7 @@ def write_measurements(path: str | Path, measurements: Mapping[str, Any]) -> Non
 def summary_row(case: str, measurements: Mapping[str, Any]) -> dict[str, Any]:
     """One case in one row: exactly the ``SUMMARY_FIELDS``."""
     lesions = measurements["lesions"]
-    largest = max(lesions, key=lambda lesion: lesion["long_axis_mm"], default={})
+    largest: Mapping[str, Any] = max(lesions, key=lambda lesion: lesion["long_axis_mm"], default={})
     kinds = ("tumour", "cyst")
     count = {kind: sum(lesion["kind"] == kind for lesion in lesions) for kind in kinds}
     volume = {kind: sum(lesion["volume_ml"] for lesion in lesions if lesion["kind"] == kind) for kind in kinds}
@@ -148,7 +149,7 @@ def summary_row(case: str, measurements: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_summary(path: str | Path, cases: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a CSV with one row a case: the ``SUMMARY_FIELDS``, then one column in mL for each organ and side that occurs."""
+    """Write a CSV with one row a case: the ``SUMMARY_FIELDS``, then a column in mL for each organ and side there is."""
     columns = dict.fromkeys(_column(organ) for table in cases.values() for organ in table["organs"])
     text = io.StringIO()
     writer = csv.DictWriter(text, [*SUMMARY_FIELDS, *columns], restval="", lineterminator="\n")
@@ -223,7 +224,8 @@ def _lesions(inside: _Inside) -> tuple[list[dict[str, Any]], dict[str, int]]:
     keep[values] = values
     components = cc3d.connected_components(keep[inside.labels_DHW], connectivity=26)
     facts = cc3d.statistics(components)
-    found, specks = [], {}
+    found: list[dict[str, Any]] = []
+    specks: dict[str, int] = {}
     for number, (voxels, box) in enumerate(zip(facts["voxel_counts"], facts["bounding_boxes"], strict=True)):
         if number == 0 or voxels == 0:
             continue

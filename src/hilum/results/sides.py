@@ -1,15 +1,17 @@
 """Left and right of organs that come in pairs.
 
-Comes in: a label map in "SPL" order, one organ of its scheme, and the scan where there is one. Goes out: for each voxel of the
-organ and its lesions the side it belongs to, with warnings where that was not plain. It measures nothing.
+Comes in: a label map in "SPL" order, one organ of its scheme, and the scan where there is one. Goes out: for each
+voxel of the organ and its lesions the side it belongs to, with warnings where that was not plain. It measures
+nothing.
 
-Sides are the patient's and are decided in world millimetres (RAS+: x grows to the patient's right), never by array index.
-Whole components of organ and lesions go to the side on which their centroid lies, so a tumour that bulges across the
-mid-plane stays with its kidney. Only one component that is thick on both sides and thin between them (a horseshoe kidney, or two
-kidneys that touch) is cut at the mid-plane.
+Sides are the patient's and are decided in world millimetres (RAS+: x grows to the patient's right), never by array
+index. Whole components of organ and lesions go to the side on which their centroid lies, so a tumour that bulges
+across the mid-plane stays with its kidney. Only one component that is thick on both sides and thin between them (a
+horseshoe kidney, or two kidneys that touch) is cut at the mid-plane.
 
-The mid-plane is, in this order: the x of the centroid of the body (HU above -500) over the slices that hold the organ; half-way
-between the two largest components, if they lie side by side; the waist of a horseshoe; the centre of the image.
+The mid-plane is, in this order: the x of the centroid of the body (HU above -500) over the slices that hold the
+organ; half-way between the two largest components, if they lie side by side; the waist of a horseshoe; the centre of
+the image.
 """
 
 from __future__ import annotations
@@ -153,8 +155,8 @@ def _horseshoe(
 ) -> float | None:
     """Where to cut a component that is two organs in one, or None if it is a single organ.
 
-    Two organs: at least a fifth of the organ's own voxels on either side of the cut, and at the cut less than half as thick as
-    the thickest place on either side.
+    Two organs: at least a fifth of the organ's own voxels on either side of the cut, and at the cut less than half as
+    thick as the thickest place on either side.
     """
     box = piece.box
     organ = (pieces_DHW[box] == piece.number) & np.isin(labels_DHW[box], organ_values)
@@ -189,7 +191,7 @@ def _by_label(
     table = np.zeros(256, np.uint8)
     for value in scheme.of(organ):
         table[value] = SIDES.index(scheme.label(value).side)
-    side_DHW = table[labels_DHW]
+    side_DHW: np.ndarray = table[labels_DHW]
     free = [value for value in scheme.of(organ) if not scheme.label(value).side]
     loose_DHW, loose = _pieces(np.isin(labels_DHW, free), grid)
     if not loose:
@@ -214,7 +216,7 @@ def _by_label(
 
 def _grown(mask: np.ndarray) -> np.ndarray:
     """A mask with all 26 neighbours of its voxels."""
-    grown = mask
+    grown: np.ndarray = mask
     for axis in range(3):
         wide = np.pad(grown, [(1, 1) if a == axis else (0, 0) for a in range(3)])
         parts = [np.take(wide, range(start, start + mask.shape[axis]), axis=axis) for start in (0, 1, 2)]

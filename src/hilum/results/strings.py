@@ -1,0 +1,157 @@
+"""What the pages say in English: sentences, names of metrics, numbers with their units.
+
+Comes in: measurements, scores, bare keys. Goes out: text (not escaped: the templates do that). It knows no HTML.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NOT_A_DEVICE = "Research software, not a medical device; not for diagnosis."
+DASH = "–"
+
+_METRICS = {
+    "dice": "Dice",
+    "iou": "IoU (Jaccard)",
+    "jaccard": "Jaccard",
+    "voe": "Volumetric overlap error",
+    "surface_dice": "Surface Dice",
+    "hd": "Hausdorff distance",
+    "hd95": "95 % Hausdorff distance",
+    "hd95_mm": "95 % Hausdorff distance (mm)",
+    "hd_mm": "Hausdorff distance (mm)",
+    "assd": "Mean surface distance",
+    "assd_mm": "Mean surface distance (mm)",
+    "msd_mm": "Maximum surface distance (mm)",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "accuracy": "Accuracy",
+    "rvd": "Relative volume difference",
+    "volume_ml": "Volume (mL)",
+    "volume_difference_ml": "Volume difference (mL)",
+}
+_UNITS = {"mm": "mm", "ml": "mL", "voxels": "voxels", "percent": "%"}
+_SMALL_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def summary(measurements: Mapping[str, Any]) -> str:
+    """One sentence: ``Two kidneys, 184 mL right and 171 mL left; one tumour in the left kidney, 34 mm.``"""
+    parts = [*_organ_phrases(measurements["organs"]), *_lesion_phrases(measurements["lesions"])]
+    if not measurements["organs"] and not measurements["lesions"]:
+        return "Nothing was found in this scan."
+    if not measurements["lesions"]:
+        parts.append("no lesion was found")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def counted(count: int, noun: str) -> str:
+    """``"one tumour"``, ``"3 cysts"`` in words up to ten."""
+    number = _SMALL_NUMBERS[count] if count < len(_SMALL_NUMBERS) else str(count)
+    return f"{number} {noun if count == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """The plural of the nouns that occur here."""
+    if noun.endswith(("s", "x")):
+        return f"{noun}es"
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
+
+
+def listed(items: Sequence[str]) -> str:
+    """``"a, b and c"``."""
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number at a fixed number of decimals, a dash for what is not there."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.{digits}f}".replace("-", "−") if isinstance(value, float) else str(value)
+
+
+def metric_name(key: str) -> str:
+    """A metric's key as a heading."""
+    if key in _METRICS:
+        return _METRICS[key]
+    words = key.split("_")
+    unit = _UNITS.get(words[-1]) if len(words) > 1 else None
+    text = " ".join(words[:-1] if unit else words)
+    return f"{text[:1].upper()}{text[1:]}" + (f" ({unit})" if unit else "")
+
+
+def region_name(key: str) -> str:
+    """A region's key as a heading."""
+    text = key.replace("_", " ")
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def metric_digits(key: str) -> int:
+    """Decimals worth printing: 1 for millimetres and millilitres, 3 for shares."""
+    return 1 if key.rsplit("_", 1)[-1] in _UNITS or key in ("hd", "hd95", "assd") else 3
+
+
+def facts(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested tables as lines of name and text; long lists and texts are cut short, empty values left out."""
+    lines: list[tuple[str, str]] = []
+    for key, value in table.items():
+        name = f"{prefix} {key}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += facts(value, name)
+        elif value is None or value == "" or (isinstance(value, list | tuple) and not value):
+            continue
+        elif isinstance(value, list | tuple):
+            lines.append((name, _short(_joined(value))))
+        else:
+            lines.append((name, _short(f"{value:.4g}" if isinstance(value, float) else number(value))))
+    return [(name[:1].upper() + name[1:], text) for name, text in lines]
+
+
+def _joined(values: Sequence[Any]) -> str:
+    if all(isinstance(value, int | float) for value in values):
+        return " × ".join(f"{value:.4g}" for value in values)
+    return ", ".join(f"({_joined(value)})" if isinstance(value, list | tuple) else str(value) for value in values)
+
+
+def _short(text: str, most: int = 240) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _organ_phrases(organs: Sequence[Mapping[str, Any]]) -> list[str]:
+    phrases = []
+    for name in dict.fromkeys(organ["name"] for organ in organs):
+        mine = [organ for organ in organs if organ["name"] == name]
+        sides = [f"{_volume(organ)} {organ['side']}".strip() for organ in mine]
+        if len(mine) > 1:
+            phrases.append(f"{counted(len(mine), name)}, {listed(sides)}")
+        elif mine[0]["side"]:
+            phrases.append(f"one {name}, on the {mine[0]['side']}, {_volume(mine[0])}")
+        else:
+            phrases.append(f"{name} {_volume(mine[0])}")
+    return phrases
+
+
+def _volume(organ: Mapping[str, Any]) -> str:
+    least = "at least " if organ.get("cut_by_field_of_view") else ""
+    return f"{least}{organ['volume_ml']:.0f} mL"
+
+
+def _lesion_phrases(lesions: Sequence[Mapping[str, Any]]) -> list[str]:
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for lesion in lesions:
+        key = (lesion["label"], lesion.get("side", ""), lesion.get("organ", ""))
+        groups.setdefault(key, []).append(lesion["long_axis_mm"])
+    phrases = []
+    for (label, side, organ), sizes in groups.items():
+        noun = label.removeprefix(f"{organ} ") if organ else label
+        place = f" in the {side} {organ}".replace("  ", " ") if organ else ""
+        size = f"{sizes[0]:.0f} mm" if len(sizes) == 1 else f"the largest {max(sizes):.0f} mm"
+        phrases.append(f"{counted(len(sizes), noun)}{place}, {size}")
+    return phrases
