@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,7 +43,7 @@ def test_every_voxel_is_covered_and_no_window_leaves_a_volume_that_can_hold_it(
 def test_neighbours_overlap_at_least_as_asked(length: int, patch: int, overlap: float) -> None:
     starts = axis_starts(length, patch, overlap)
     # half a voxel on both ends from rounding to whole voxels
-    assert all(b - a <= max(1.0, patch * (1 - overlap)) + 1 for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= max(1.0, patch * (1 - overlap)) + 1 for a, b in pairwise(starts))
 
 
 def test_wrong_overlap_is_refused() -> None:

@@ -23,8 +23,8 @@ LOWEST_WEIGHT = 1e-4
 def axis_starts(length: int, patch: int, overlap: float) -> list[int]:
     """Starts of windows along one axis, evenly spread, ascending, the last one flush with the end.
 
-    As in nnU-Net v2's ``compute_steps_for_sliding_window``: as many windows as a step of ``patch * (1 - overlap)`` needs,
-    then spread evenly. An axis shorter than the window gets one window at 0: the caller pads.
+    As in nnU-Net v2's ``compute_steps_for_sliding_window``: as many windows as a step of ``patch * (1 - overlap)``
+    needs, then spread evenly. An axis shorter than the window gets one window at 0: the caller pads.
     """
     room = length - patch
     if room <= 0:
@@ -66,4 +66,4 @@ def gaussian_weights(patch: Shape3) -> np.ndarray:
     assert len(patch) == 3 and min(patch) >= 1, patch
     z, y, x = (np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in patch)
     weights = z[:, None, None] * y[:, None] * x
-    return np.clip(weights / weights.max(), LOWEST_WEIGHT, 1.0).astype(np.float32)
+    return np.asarray(np.clip(weights / weights.max(), LOWEST_WEIGHT, 1.0), np.float32)

@@ -1,0 +1,193 @@
+"""Batches: what the training loop asks for, one step after the other.
+
+Comes in: a store, case names, a plan, a recipe's patch options. Goes out: normalised, augmented tensors on the device
+that trains. It knows no network and no loss.
+
+Threads cut the int16 boxes of the next steps ahead of time; normalising and augmenting happen on the device, in the
+caller's thread. A batch depends on (seed, step) alone, not on what was asked before: a run that resumes at any
+step goes on with the batches that it would have had.
+
+Shapes: images (B, 1, D, H, W), or (B, 1, H, W) for two-dimensional plans; labels (B, D, H, W) or (B, H, W).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+
+from hilum.config import PatchOptions
+from hilum.labels import LabelScheme
+from hilum.patches.augment import PRESETS, AugmentParameters, ItemParameters, apply_item, draw_item, settings_from
+from hilum.patches.sampling import AIR_HU, Place, Sampler, StoreLike, cut, random_numbers
+from hilum.patches.spatial import source_shape
+
+if TYPE_CHECKING:
+    from hilum.prepare.plan import Plan
+
+STREAM = 2  # sets the augmentation's random numbers apart from the sampler's
+THREADS = 2  # one waits for the disk while the other copies
+LESION_WEIGHT = 2.0  # lesions are what networks miss, and a patch about a lesion shows its organ as well
+THICK_SLICES = 3.0  # slices this many times as thick as pixels are wide are not mixed (nnU-Net's anisotropy threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's patches.
+
+    Attributes:
+        images: float32, normalised, (B, 1, D, H, W) or (B, 1, H, W).
+        labels: int64 class index, (B, D, H, W) or (B, H, W).
+        names: the case of each item.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Boxes:
+    """What a thread prepares: int16 and uint8 boxes on the CPU, as large as each item's augmentation needs."""
+
+    places: tuple[Place, ...]
+    parameters: AugmentParameters
+    images_DHW: tuple[torch.Tensor, ...]
+    labels_DHW: tuple[torch.Tensor, ...]
+
+
+class Batches:
+    """Draws, cuts, normalises and augments; a context manager, because threads run behind it.
+
+    Args:
+        store: prepared cases (``prepare.store.Store``).
+        names: the cases to draw from.
+        plan: patch, batch size, spacing, normalisation.
+        options: share of foreground, preset, its overrides.
+        scheme: the labels; where left and right differ, nothing is mirrored along W.
+        device: where the tensors shall be.
+        seed: of the run.
+        augmented: False leaves the patches as they are cut, for validation.
+        prefetch: how many steps ahead are cut; 0 cuts when asked.
+
+    Attributes:
+        wait_seconds: how long callers of ``batch`` have waited for boxes so far.
+
+    Raises:
+        DatasetError: no cases.
+        RecipeError: an unknown preset or setting, a value out of bounds.
+    """
+
+    def __init__(
+        self,
+        store: StoreLike,
+        names: Sequence[str],
+        plan: Plan,
+        options: PatchOptions,
+        scheme: LabelScheme,
+        device: torch.device | str,
+        seed: int,
+        *,
+        augmented: bool = True,
+        prefetch: int = 3,
+    ):
+        self.sampler = Sampler(store, names, plan.patch, options.foreground, seed, lesion_weights(scheme))
+        settings = settings_from(options.augment, options.augment_options)
+        self.settings = settings if augmented else PRESETS["none"]
+        self.plan, self.device, self.seed, self.prefetch = plan, torch.device(device), seed, prefetch
+        self.mirror_axes = mirror_axes(plan.dims, scheme)
+        self.in_plane = plan.spacing_mm[0] >= THICK_SLICES * min(plan.spacing_mm[1:])
+        self.wait_seconds = 0.0
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="patches")
+        self._ahead: dict[int, Future[_Boxes]] = {}
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step; the next ones are prepared meanwhile.
+
+        Raises:
+            HilumError: whatever went wrong while reading, as it was raised in the thread.
+        """
+        wanted = range(step, step + 1 + self.prefetch)
+        for old in [s for s in self._ahead if s not in wanted]:
+            self._ahead.pop(old).cancel()
+        for new in wanted:
+            if new not in self._ahead:
+                self._ahead[new] = self._threads.submit(self._boxes, new)
+        start = time.perf_counter()
+        try:
+            boxes = self._ahead.pop(step).result()
+        finally:
+            self.wait_seconds += time.perf_counter() - start
+        return self._finished(boxes)
+
+    def close(self) -> None:
+        """Stop the threads; boxes cut ahead are dropped."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._ahead.clear()
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def parameters(self, step: int) -> AugmentParameters:
+        """How the patches of this step are augmented."""
+        return AugmentParameters(tuple(self._drawn(step, item) for item in range(self.plan.batch)))
+
+    def _drawn(self, step: int, item: int) -> ItemParameters:
+        rng = random_numbers(self.seed, step, item, STREAM)
+        return draw_item(
+            self.settings, self.plan.dims, rng, self.mirror_axes, self.plan.spacing_mm, in_plane=self.in_plane
+        )
+
+    def _boxes(self, step: int) -> _Boxes:
+        """Runs in a thread: NumPy copies only, so that the device's own threads are left alone."""
+        parameters = self.parameters(step)
+        places = self.sampler.draw(self.plan.batch, step).places
+        images, labels = [], []
+        for place, item in zip(places, parameters.items, strict=True):
+            shape = source_shape(item.matrix, self.plan.patch)
+            z, y, x = (c - (s - p) // 2 for c, s, p in zip(place.corner, shape, self.plan.patch, strict=True))
+            case = self.sampler.store.case(place.name)
+            images.append(self._tensor(cut(case.image_DHW, (z, y, x), shape, AIR_HU)))
+            labels.append(self._tensor(cut(case.labels_DHW, (z, y, x), shape, 0)))
+        return _Boxes(places, parameters, tuple(images), tuple(labels))
+
+    def _tensor(self, array_DHW: object) -> torch.Tensor:
+        tensor = torch.as_tensor(array_DHW)
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+    def _finished(self, boxes: _Boxes) -> Batch:
+        """On the device: normalise, augment, stack."""
+        images, labels = [], []
+        for item, image_DHW, label_DHW in zip(boxes.parameters.items, boxes.images_DHW, boxes.labels_DHW, strict=True):
+            hounsfield = image_DHW.to(self.device, non_blocking=True).float()
+            normalised = self.plan.normalisation.apply(hounsfield)[None]
+            label_DHW = label_DHW.to(self.device, non_blocking=True)
+            image, label = apply_item(item, normalised, label_DHW, self.plan.patch)
+            images.append(image)
+            labels.append(label)
+        images_BCDHW, labels_BDHW = torch.stack(images), torch.stack(labels).long()
+        names = tuple(place.name for place in boxes.places)
+        if self.plan.dims == 2:
+            return Batch(images_BCDHW[:, :, 0], labels_BDHW[:, 0], names)
+        return Batch(images_BCDHW, labels_BDHW, names)
+
+
+def mirror_axes(dims: int, scheme: LabelScheme) -> tuple[int, ...]:
+    """Axes of (D, H, W) that may be reversed: D only in 3-D, W only where left and right carry the same labels."""
+    axes = (1, 2) if dims == 2 else (0, 1, 2)
+    return tuple(axis for axis in axes if axis != 2 or not scheme.sided)
+
+
+def lesion_weights(scheme: LabelScheme) -> Mapping[int, float]:
+    """How often each class index is chosen relative to others: lesions ``LESION_WEIGHT`` times as often as the rest."""
+    return {index: LESION_WEIGHT if label.is_lesion else 1.0 for index, label in enumerate(scheme.labels, 1)}

@@ -1,0 +1,178 @@
+"""Sampling: which box of which case becomes the next patch.
+
+Comes in: a store of prepared cases, a patch size, a seed. Goes out: a case and a corner for every item of a batch, and
+the box itself, cut from the memory-mapped array. It knows no tensor and no augmentation.
+
+Every item is a function of (seed, step, item) alone: a resumed run draws the patches that the uninterrupted one would
+have drawn, in whatever order or thread they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hilum.errors import DatasetError, RecipeError
+
+Shape3 = tuple[int, int, int]
+
+AIR_HU = -1024  # what lies outside a scan
+STREAM = 1  # sets these random numbers apart from those of other stages with the same (seed, step, item)
+
+
+class PreparedCaseLike(Protocol):
+    """What sampling needs of a prepared case (``prepare.store.PreparedCase``)."""
+
+    @property
+    def image_DHW(self) -> np.ndarray:
+        """Int16 HU."""
+        ...
+
+    @property
+    def labels_DHW(self) -> np.ndarray:
+        """Uint8 class index."""
+        ...
+
+    @property
+    def locations(self) -> Mapping[int, np.ndarray]:
+        """Class index to (N, 3) voxels of that class, a sample."""
+        ...
+
+
+class StoreLike(Protocol):
+    """What sampling needs of a store (``prepare.store.Store``)."""
+
+    def case(self, name: str) -> PreparedCaseLike:
+        """The prepared case with this name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one patch lies.
+
+    Attributes:
+        name: the case.
+        corner: (z, y, x) of the patch's first voxel; negative where the case is smaller than the patch.
+        class_index: the class it was centred on, or 0 if it was placed anywhere.
+    """
+
+    name: str
+    corner: Shape3
+    class_index: int = 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The places of one batch."""
+
+    places: tuple[Place, ...]
+
+
+class Sampler:
+    """Draws places.
+
+    The case is drawn uniformly. A foreground item is centred on a voxel of a class drawn from those that the case has;
+    any other lies anywhere. No patch leaves a case that can hold it, as no tile does in inference.
+
+    Args:
+        store: prepared cases.
+        names: the cases to draw from.
+        patch: (D, H, W), D = 1 for two-dimensional patches.
+        foreground: share of foreground items, 0 to 1 (see ``is_foreground``).
+        seed: of the run.
+        weights: class index to how often it is chosen relative to others of its case; classes not listed count 1.
+
+    Raises:
+        DatasetError: no cases.
+        RecipeError: a share outside 0..1.
+    """
+
+    def __init__(
+        self,
+        store: StoreLike,
+        names: Sequence[str],
+        patch: Shape3,
+        foreground: float,
+        seed: int,
+        weights: Mapping[int, float] | None = None,
+    ):
+        if not names:
+            raise DatasetError("no cases to draw patches from", wanted="at least one training case")
+        if not 0 <= foreground <= 1:
+            raise RecipeError(f"patches.foreground = {foreground}", wanted="a share from 0 to 1")
+        self.store, self.names, self.patch = store, tuple(names), patch
+        self.foreground, self.seed, self.weights = foreground, seed, dict(weights or {})
+
+    def draw(self, batch: int, step: int) -> Draw:
+        """The places of the batch at this step: the same whenever it is asked."""
+        return Draw(tuple(self.place(batch, step, item) for item in range(batch)))
+
+    def place(self, batch: int, step: int, item: int) -> Place:
+        """The place of one item of the batch at this step."""
+        rng = random_numbers(self.seed, step, item, STREAM)
+        name = self.names[int(rng.integers(len(self.names)))]
+        wanted = is_foreground(self.foreground, batch, item, float(rng.random()))
+        case = self.store.case(name)
+        shape = case.image_DHW.shape
+        present = [index for index in sorted(case.locations) if index > 0 and len(case.locations[index])]
+        if not wanted or not present:
+            # one draw per axis even where there is no room, so that all cases use the same numbers
+            room = [n - p for n, p in zip(shape, self.patch, strict=True)]
+            corner = [int(rng.integers(max(r, 0) + 1)) if r >= 0 else r // 2 for r in room]
+            return Place(name, (corner[0], corner[1], corner[2]))
+        shares = np.array([self.weights.get(index, 1.0) for index in present])
+        index = present[int(rng.choice(len(present), p=shares / shares.sum()))]
+        voxels = case.locations[index]
+        voxel = voxels[int(rng.integers(len(voxels)))]
+        return Place(name, centred(voxel, shape, self.patch), index)
+
+
+def is_foreground(share: float, batch: int, item: int, chance: float) -> bool:
+    """Whether an item must show foreground.
+
+    nnU-Net v2 makes a rounded number of the last items foreground, at least one in the usual batches. Here the last
+    item of a batch of two or more always is (if ``share`` > 0), and the others are by chance, such that the expected
+    share is the wanted one as soon as that exceeds ``1 / batch``. A batch of one goes by chance alone.
+
+    Args:
+        share: wanted share of foreground items, 0 to 1.
+        batch: items of a batch.
+        item: which one.
+        chance: a uniform random number in [0, 1).
+    """
+    if batch == 1 or share == 0:
+        return chance < share
+    return item == batch - 1 or chance < (share * batch - 1) / (batch - 1)
+
+
+def centred(voxel: np.ndarray, shape: Sequence[int], patch: Shape3) -> Shape3:
+    """The corner of the patch about a voxel, moved to stay inside; centred on the case where that is smaller."""
+    z, y, x = (
+        min(max(int(v) - p // 2, 0), n - p) if n >= p else (n - p) // 2
+        for v, n, p in zip(voxel, shape, patch, strict=True)
+    )
+    return z, y, x
+
+
+def cut(array_DHW: np.ndarray, corner: Shape3, shape: Shape3, fill: int) -> np.ndarray:
+    """A copy of a box that may reach over the array's edges, filled with ``fill`` there: (shape), the array's type."""
+    inside = tuple(
+        slice(min(max(c, 0), n), max(min(c + s, n), 0)) for c, s, n in zip(corner, shape, array_DHW.shape, strict=True)
+    )
+    part = array_DHW[inside]
+    if part.shape == shape:
+        return np.array(part, order="C")
+    box = np.full(shape, fill, array_DHW.dtype)
+    if part.size:
+        box[tuple(slice(i.start - c, i.stop - c) for i, c in zip(inside, corner, strict=True))] = part
+    return box
+
+
+def random_numbers(seed: int, step: int, item: int, stream: int) -> np.random.Generator:
+    """Random numbers of one purpose for one item of one step; negative seeds are as good as others."""
+    # the purpose stands early: NumPy pads short seeds with zeros, so a purpose of 0 at the end would count for none
+    return np.random.default_rng([seed % 2**64, stream, step, item])
