@@ -12,6 +12,7 @@ it is scored here as its comments intend (nothing to find, every prediction fals
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -60,8 +61,9 @@ def score_lits(pair: Pair, scheme: LabelScheme, options: ScoreOptions, official:
     score.values.update({region: {m: float(v[0]) for m, v in metrics.items()} for region, metrics in pooled.items()})
     score.values["tumor_burden"]["tumor_burden_diff"] = burden
     score.reasons.update(_reasons(score, liver.truth))
+    score.lesions["lesion"] = {"detected": [dict(values) for values in objects]}
     warnings = (NO_LESION,) if official and not lesion.truth else ()
-    return CaseScore(score.values, score.reasons, sums, score.peaks, score.truth_voxels, warnings=warnings)
+    return replace(score, warnings=warnings)
 
 
 def pool_lits(sums: Sums, peaks: Sums, official: bool = True) -> dict[str, dict[str, np.ndarray]]:
@@ -76,6 +78,7 @@ def pool_lits(sums: Sums, peaks: Sums, official: bool = True) -> dict[str, dict[
         pooled[name] = means
     counts = {f"{c}_{t:g}": sums[f"{c}_{t:g}"] for t in THRESHOLDS for c in ("TP", "FP", "FN")}
     pooled["detection_counts"] = counts
+    pooled["dice_global_sums"] = {f"{n}_{k}": sums[f"{n}/{k}"] for n in ("lesion", "liver") for k in ("I", "S")}
     pooled["detection"] = {}
     for threshold, suffix in ((0.5, ""), (0.0, "_greater_zero")):
         tp, fp, fn, hits = (sums[f"{c}_{threshold:g}"] for c in ("TP", "FP", "FN", "hits"))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 SAMPLES = 2000
 SEED = 0
@@ -85,3 +86,115 @@ def _divided(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if values.size else float("nan")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Second less first, paired by patient.
+
+    Attributes:
+        mean: mean difference, with its percentile bootstrap interval ``low`` to ``high``.
+        p: two-sided Wilcoxon signed-rank; 1 if no patient differs.
+        rank_biserial: -1 to 1, the share of rank sums for the second less that for the first.
+        cohen_dz: mean difference in its own standard deviations; NaN if they do not vary.
+        n: patients that have both values.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    rank_biserial: float
+    cohen_dz: float
+    n: int
+
+
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], patients: Sequence[str], seed: int = SEED
+) -> Difference:
+    """Compare two methods on the same cases.
+
+    Cases in which one of them has no value are left out. Several scans of one patient are averaged first, so that tests
+    see independent pairs. Wilcoxon 1945; zeros are dropped as he did; matched rank-biserial: Kerby 2014.
+    """
+    change = np.asarray(second, np.float64) - np.asarray(first, np.float64)
+    kept = np.isfinite(change)
+    change = _by_patient(change[kept], [p for p, k in zip(patients, kept, strict=True) if k])
+    nan = float("nan")
+    if not change.size:
+        return Difference(nan, nan, nan, nan, nan, nan, 0)
+    estimate = bootstrap_means(change[:, None], [str(i) for i in range(change.size)], seed)[0]
+    spread = float(change.std(ddof=1)) if change.size > 1 else 0.0
+    dz = float(change.mean() / spread) if spread > 0 else nan
+    moved = change[change != 0]
+    ranks = stats.rankdata(np.abs(moved))
+    biserial = float((ranks * np.sign(moved)).sum() / ranks.sum()) if moved.size else 0.0
+    p = float(stats.wilcoxon(moved).pvalue) if moved.size else 1.0
+    return Difference(estimate.value, estimate.low, estimate.high, p, biserial, dz, int(change.size))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's step-down adjustment (1979) for many comparisons; NaN stays NaN and counts as no comparison."""
+    p = np.asarray(p_values, np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    index = np.flatnonzero(np.isfinite(p))
+    order = index[np.argsort(p[index], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+def non_inferior(difference: Difference, margin: float, higher_is_better: bool = True) -> bool:
+    """Whether the second is at worst ``margin`` worse: its 95 % interval ends before that (one-sided 2.5 %)."""
+    assert margin > 0, margin
+    worst = difference.low if higher_is_better else -difference.high
+    return bool(worst > -margin)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Bland and Altman's (1986) limits of agreement: prediction less truth.
+
+    Attributes:
+        bias: mean difference, with the 95 % interval ``bias_low`` to ``bias_high`` (Student).
+        sd: standard deviation of the differences.
+        low: bias - 1.96 sd, the lower limit of agreement.
+        high: bias + 1.96 sd, the upper.
+        limit_error: half the 95 % interval of either limit.
+        n: patients.
+    """
+
+    bias: float
+    bias_low: float
+    bias_high: float
+    sd: float
+    low: float
+    high: float
+    limit_error: float
+    n: int
+
+
+def bland_altman(truth: Sequence[float], prediction: Sequence[float], patients: Sequence[str]) -> Agreement:
+    """Agreement of two measurements of the same things; needs three patients, else NaN."""
+    change = np.asarray(prediction, np.float64) - np.asarray(truth, np.float64)
+    kept = np.isfinite(change)
+    change = _by_patient(change[kept], [p for p, k in zip(patients, kept, strict=True) if k])
+    n, bias = change.size, _mean(change)
+    if n < 3:
+        return Agreement(bias, *(float("nan"),) * 6, n)
+    sd = float(change.std(ddof=1))
+    t = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
+    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    error = t * sd / np.sqrt(n)
+    # variance of a limit: sd^2 (1 / n + z^2 / (2 (n - 1))), Bland and Altman 1999
+    limit_error = float(t * sd * np.sqrt(1 / n + z**2 / (2 * (n - 1))))
+    return Agreement(bias, bias - error, bias + error, sd, bias - z * sd, bias + z * sd, limit_error, n)
+
+
+def _by_patient(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
+    """Mean over each patient's cases."""
+    if not values.size:
+        return values
+    _, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    means: np.ndarray = np.bincount(index, values) / np.bincount(index)
+    return means

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,16 @@ from hilum.files import plain
 from hilum.labels import LabelScheme
 from hilum.results.overlap import WHOLE_ARRAY
 from hilum.results.scoring import CaseScore, Protocol, Values
-from hilum.results.statistics import LEVEL, SAMPLES, SEED, Estimate, bootstrap_means, intervals, patient_weights
+from hilum.results.statistics import (
+    LEVEL,
+    SAMPLES,
+    SEED,
+    Estimate,
+    bland_altman,
+    bootstrap_means,
+    intervals,
+    patient_weights,
+)
 
 
 def summarise(
@@ -53,6 +63,7 @@ def summarise(
         "cases": {name: scores[name].values for name in names},
         "mean": _written(mean),
         "pooled": _written(pooled),
+        "volume_agreement": _agreement([scores[name].values for name in names], groups),
         "lesions": {name: scores[name].lesions for name in names if scores[name].lesions},
         "reasons": reasons,
         "warnings": told,
@@ -92,6 +103,21 @@ def _pooled(scores: Sequence[CaseScore], patients: Sequence[str], protocol: Prot
             estimate = Estimate(float(draws[0]), float(low[0]), float(high[0]), cases)
             pooled.setdefault(region, {})[metric] = estimate
     return pooled
+
+
+def _agreement(values: Sequence[Values], patients: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Bland and Altman's limits in mL for every region that has volumes."""
+    regions = dict.fromkeys(region for case in values for region, metrics in case.items() if "volume_gt_ml" in metrics)
+    return {
+        region: asdict(
+            bland_altman(
+                [case[region]["volume_gt_ml"] for case in values],
+                [case[region]["volume_pred_ml"] for case in values],
+                patients,
+            )
+        )
+        for region in regions
+    }
 
 
 def _written(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, dict[str, Any]]]:
