@@ -158,7 +158,9 @@ class LabelScheme:
                 )
         low, high = int(array.min()), int(array.max())
         if low >= 0 and high <= 255:
-            counts = np.bincount(np.ascontiguousarray(array).ravel().astype(np.uint8), minlength=256)
+            flat, counts = array.ravel(order="K"), np.zeros(256, np.int64)
+            for start in range(0, flat.size, 1 << 18):  # in one go bincount makes 64-bit numbers of all voxels
+                counts += np.bincount(flat[start : start + (1 << 18)].astype(np.uint8, copy=False), minlength=256)
             found = {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
         else:
             values, numbers = np.unique(array, return_counts=True)
