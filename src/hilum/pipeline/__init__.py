@@ -1,0 +1,12 @@
+"""One scan in, everything out: what the command line, the server and cohorts share.
+
+``segment`` takes scans and a model and writes a folder of results; ``predict_cases`` writes the label maps of labelled
+cases, beside their truths, for an evaluation.
+"""
+
+from __future__ import annotations
+
+from hilum.pipeline.segmenting import SegmentRun, segment
+from hilum.pipeline.validating import PredictedCases, predict_cases
+
+__all__ = ["PredictedCases", "SegmentRun", "predict_cases", "segment"]

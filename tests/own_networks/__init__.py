@@ -1,0 +1,1 @@
+"""Networks of a user's own, named in recipes and models by their dotted names."""
