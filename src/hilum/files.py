@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,47 @@ def written(path: str | Path) -> Iterator[Path]:
     except BaseException:
         _remove(part, path)
         raise
+
+
+@contextmanager
+def written_folder(path: str | Path) -> Iterator[Path]:
+    """A new folder beside ``path`` to fill; it takes the place of ``path``, as a whole, when the block ends well.
+
+    A folder that was there is set aside under another name until the new one stands, so that ``kill -9`` at any moment
+    leaves one of the two whole: ``whole_folder`` finds it. Parts that a killed process left are swept away.
+    """
+    path = Path(path)
+    previous = _previous(path)
+    part = path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".part-????????-{path.name}"):
+            shutil.rmtree(left, ignore_errors=True)
+        part = Path(tempfile.mkdtemp(prefix=".part-", suffix=f"-{path.name}", dir=path.parent))
+        yield part
+        for item in (*(item for item in part.rglob("*") if item.is_file()), part):
+            _flush(item)
+        os.chmod(part, 0o777 & ~_umask())
+        if path.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            os.replace(path, previous)
+        os.replace(part, path)
+        _flush(path.parent)
+        shutil.rmtree(previous, ignore_errors=True)
+    except BaseException as error:
+        if part != path:
+            shutil.rmtree(part, ignore_errors=True)
+        if previous.exists() and not path.exists():
+            os.replace(previous, path)
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
+
+
+def whole_folder(path: str | Path) -> Path:
+    """The folder that ``written_folder`` wrote, or the one before it if a kill fell between its two renames."""
+    path = Path(path)
+    return _previous(path) if not path.exists() and _previous(path).exists() else path
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -90,6 +132,19 @@ def cannot_write(path: str | Path, error: OSError) -> OutputError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError("no permission to write here", where=path, fix="choose another --out folder")
     return OutputError(f"cannot be written ({error.strerror or error})", where=path, fix="choose another --out folder")
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f".previous-{path.name}")
+
+
+def _flush(path: Path) -> None:
+    """Bytes (or a folder's entries) from the system's memory to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _remove(part: Path, path: Path) -> None:
