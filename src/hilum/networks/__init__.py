@@ -1,0 +1,129 @@
+"""BATCH -> LOGITS: networks by file name, in 2D and 3D.
+
+Comes in: a name, a table of options (what the plan decided, overridden by what the recipe chose) and channel counts.
+Goes out: an ``nn.Module`` whose ``forward(images_BCDHW)`` gives ``logits_BKDHW``, or while it is training with deep
+supervision a list of them, finest first. Knows no data, no plan's origin, no loss.
+
+The folder is the registry: each file whose name has no leading underscore is a network and holds
+``build(options, in_channels, out_channels, dims)`` and ``check_patch(options, patch)``; only the file asked for is
+imported. A dotted name is anybody's own module with the same two functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from hilum.errors import RecipeError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from hilum.prepare.plan import Plan
+
+__all__ = ["build", "canonical_keys", "check_patch", "describe", "names", "plan_options"]
+
+
+def names() -> list[str]:
+    """The networks that ship with hilum, by the names that recipes use."""
+    return sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
+
+
+def describe() -> dict[str, str]:
+    """The first line of each network's docstring, by name; nothing is imported for it."""
+    texts = {}
+    for name in names():
+        source = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+        texts[name] = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return texts
+
+
+def build(name: str, options: Mapping[str, Any], in_channels: int, out_channels: int, dims: int) -> nn.Module:
+    """A freshly initialised network.
+
+    Args:
+        name: a file of this folder, or the dotted name of one's own module.
+        options: what that network takes; ``plan_options`` makes the planned part.
+        in_channels: channels of the image (1 for CT).
+        out_channels: classes, background included.
+        dims: 2 or 3.
+
+    Raises:
+        RecipeError: no such network, an option it does not know, or options that contradict each other.
+    """
+    assert dims in (2, 3), dims
+    network: nn.Module = _module(name, "build").build(options, in_channels, out_channels, dims)
+    return network
+
+
+def check_patch(name: str, options: Mapping[str, Any], patch: Sequence[int]) -> None:
+    """Refuse, before any training, a patch that the network cannot halve as often as its strides ask for.
+
+    Args:
+        name: as for ``build``.
+        options: as for ``build``.
+        patch: (D, H, W) in voxels; D is 1 for a 2D network.
+
+    Raises:
+        RecipeError: naming the axis, the size found and the next sizes that fit.
+    """
+    _module(name, "check_patch").check_patch(options, patch)
+
+
+def plan_options(plan: Plan) -> dict[str, Any]:
+    """What the plan decides about a network, as plain lists (JSON keeps them unchanged)."""
+    return {
+        "features": [int(n) for n in plan.features],
+        "kernels": [[int(n) for n in kernel] for kernel in plan.kernels],
+        "strides": [[int(n) for n in stride] for stride in plan.strides],
+        "convs_per_stage": [int(n) for n in plan.convs_per_stage],
+    }
+
+
+def canonical_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict without the second names that nnU-Net v2 gives to the same tensors.
+
+    Its blocks hold every layer twice (``conv`` and ``all_modules.0``) and its decoder holds the encoder again
+    (``decoder.encoder.*``); wrappers for compiling and for several GPUs put ``_orig_mod.`` or ``module.`` in front.
+    What is left are the names that this folder's networks use.
+    """
+    kept = {}
+    for key, tensor in state.items():
+        for prefix in ("module.", "_orig_mod."):
+            key = key.removeprefix(prefix)
+        if not key.startswith("decoder.encoder.") and ".all_modules." not in key:
+            kept[key] = tensor
+    return kept
+
+
+def _module(name: str, function: str) -> ModuleType:
+    own = "." in name
+    if not own and name not in names():
+        raise RecipeError(
+            f"no network {name!r}",
+            where="network.name",
+            wanted=f"one of {names()}, or the dotted name of your own module",
+        )
+    try:
+        module = importlib.import_module(name if own else f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if not own:
+            raise
+        raise RecipeError(
+            f"the module {name!r} cannot be imported ({error})",
+            where="network.name",
+            fix="install it, or mend its name",
+        ) from None
+    if not hasattr(module, function):
+        raise RecipeError(
+            f"the module {name!r} has no function {function!r}",
+            where="network.name",
+            wanted="build(options, in_channels, out_channels, dims) and check_patch(options, patch)",
+        )
+    return module
