@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +24,7 @@ from matplotlib.figure import Figure
 # Okabe and Ito 2008, the two that are hard to see on white last
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _INK, _GRID = "#010203", "#040506"  # stand-ins, replaced by what the page defines
+_ONE_AT_A_TIME = threading.Lock()
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -104,9 +108,17 @@ def curve_chart(
     return _svg(figure, title)
 
 
+@contextmanager
+def _settings(**more: Any) -> Iterator[None]:
+    """Matplotlib's settings and Python's warning filters are the process's own: one thread at a time changes them."""
+    settings: dict[Any, Any] = {**_SETTINGS, **more}
+    with _ONE_AT_A_TIME, matplotlib.rc_context(settings), warnings.catch_warnings():
+        yield
+
+
 def _axes(height: float) -> tuple[Figure, Any]:
     """An empty figure of 5.6 inches, which a phone still shows at a readable size."""
-    with matplotlib.rc_context(_SETTINGS):
+    with _settings():
         figure = Figure(figsize=(5.6, height), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
@@ -130,7 +142,9 @@ def _svg(figure: Figure, title: str) -> str:
             label.set_parse_math(False)
     stream = io.StringIO()
     salt = hashlib.sha256(title.encode()).hexdigest()[:12]
-    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": salt}):
+    with _settings(**{"svg.hashsalt": salt}):
+        # a script that matplotlib's font lacks is drawn by the reader's browser
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
     text = stream.getvalue()

@@ -102,7 +102,7 @@ def lesion_picture(
     side_mm = max(70.0, 2.2 * lesion["long_axis_mm"])
     box = _square(centre, side_mm, labels)
     view = View("axial", int(lesion["slice_index"]), box, labels.spacing_mm, width)
-    rgb = _outlined(_ground(view, scan), view, labels.array, scheme, fill=0.0, line=1.6)
+    rgb = _outlined(_ground(view, scan), view, labels.array, scheme, fill=0.0, line=2.0)
     image = _to_image(rgb)
     lines = [
         ([view.pixel(end) for end in pair], f"{lesion[key]:.0f} mm")

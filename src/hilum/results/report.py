@@ -217,7 +217,7 @@ def _write(path: Path, template: str, context: Mapping[str, Any]) -> Path:
 
 def _header_facts(scan: Volume | None, labels: Volume, card: Mapping[str, Any] | None) -> list[str]:
     volume = scan if scan is not None else labels
-    lines = [volume.source, re.sub(r"(?<=\d)x(?=\d)", "×", volume.grid.describe())]
+    lines = [Path(volume.source).name, re.sub(r"(?<=\d)x(?=\d)", "×", volume.grid.describe())]
     model = (card or {}).get("name") or (card or {}).get("model")
     return [line for line in (*lines, f"Model {model}" if model else "") if line]
 
@@ -225,7 +225,12 @@ def _header_facts(scan: Volume | None, labels: Volume, card: Mapping[str, Any] |
 def _scan_facts(volume: Volume) -> list[tuple[str, str]]:
     """Geometry and what the file told; who the patient is stays out of a page that gets passed on."""
     header = {key: value for key, value in volume.header.items() if not key.lower().startswith("patient")}
-    grid = {"file": volume.source, "shape": volume.shape, "spacing mm": volume.spacing_mm, "axes": volume.codes}
+    grid = {
+        "file": Path(volume.source).name,
+        "shape": volume.shape,
+        "spacing mm": volume.spacing_mm,
+        "axes": volume.codes,
+    }
     return strings.facts({**grid, **header})
 
 
