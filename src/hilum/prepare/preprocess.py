@@ -1,0 +1,135 @@
+"""A scan made ready for the network, with what is needed to go back.
+
+Comes in: a Volume in the file's own axis order and the plan. Goes out: a Case, int16 HU in SPL order at the plan's
+spacing, and label maps prepared alike; ``undo_labels`` takes a label map back onto the scan's own grid. Reads no file.
+
+Nothing is cropped: a scan's body fills most of it, and a crop that errs loses an organ for good. Normalising is the
+network's business (``Plan.normalisation``), so that prepared cases stay HU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hilum.errors import GeometryError
+from hilum.prepare.plan import Plan, is_anisotropic
+from hilum.prepare.resample import resample_image, resample_labels
+from hilum.volume import Grid, Volume, require_same_grid
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A prepared scan.
+
+    Attributes:
+        image_DHW: int16 HU, SPL order, at the plan's spacing.
+        grid: where ``image_DHW`` lies.
+        source: the grid of the file, in its own axis order.
+        source_inside: the same voxels in SPL order; ``grid`` covers the same extent.
+        name: the case's, for messages.
+        separate_z: slices were resampled in plane only, nearest along D.
+    """
+
+    image_DHW: np.ndarray
+    grid: Grid
+    source: Grid
+    source_inside: Grid
+    name: str = ""
+    separate_z: bool = False
+
+
+def prepare_scan(volume: Volume, plan: Plan, name: str = "", *, threads: int = 0) -> Case:
+    """A scan at the plan's spacing.
+
+    Args:
+        volume: HU in any axis order.
+        plan: gives the spacing; a 2D plan leaves the slices where they are.
+        name: for messages.
+        threads: for resampling; 0 means one for each core.
+
+    Returns:
+        The case, rounded to whole HU and clipped to int16.
+    """
+    inside = volume.oriented()
+    grid = prepared_grid(inside.grid, plan)
+    separate = _separate_z(inside.grid, plan)
+    image = resample_image(inside.array, grid.shape, separate_z=separate, dtype=np.int16, threads=threads)
+    return Case(image, grid, volume.grid, inside.grid, name, separate)
+
+
+def prepare_labels(
+    volume: Volume, target: Case | Grid, plan: Plan, *, nearest: bool = False, threads: int = 0
+) -> np.ndarray:
+    """A label map prepared like its scan.
+
+    Args:
+        volume: uint8 label values in any axis order.
+        target: the prepared scan, or its grid.
+        plan: the one that the scan was prepared with.
+        nearest: nearest voxel instead of the largest share (``resample_labels``).
+        threads: for resampling; 0 means one for each core.
+
+    Returns:
+        (D, H, W) uint8 label values on the prepared grid.
+
+    Raises:
+        GeometryError: the label map does not lie where the scan does.
+    """
+    inside = volume.oriented()
+    if isinstance(target, Case):
+        require_same_grid(_bare(target.source_inside, target.name), inside)
+        target = target.grid
+    wanted = prepared_grid(inside.grid, plan)
+    require_same_grid(_bare(target, "the prepared scan"), _bare(wanted, volume.source))
+    return resample_labels(
+        inside.array.astype(np.uint8, copy=False),
+        target.shape,
+        nearest=nearest,
+        separate_z=_separate_z(inside.grid, plan),
+        threads=threads,
+    )
+
+
+def undo_labels(labels_DHW: np.ndarray, case: Case, *, threads: int = 0) -> Volume:
+    """A label map on the prepared grid taken back onto the scan's own grid, in the file's axis order.
+
+    Exact wherever the spacing did not change: the voxels come back one to one. The affine is the file's own to the bit.
+
+    Args:
+        labels_DHW: uint8 label values, shape of ``case.image_DHW``.
+        case: the prepared scan.
+        threads: for resampling; 0 means one for each core.
+    """
+    if labels_DHW.shape != case.grid.shape:
+        raise GeometryError(
+            f"labels of shape {labels_DHW.shape}", where=case.name or None, wanted=f"{case.grid.shape} as prepared"
+        )
+    assert labels_DHW.dtype == np.uint8, labels_DHW.dtype
+    inside = resample_labels(labels_DHW, case.source_inside.shape, separate_z=case.separate_z, threads=threads)
+    source_axes, signs = case.source.turns_to("SPL")
+    turned = inside[tuple(slice(None, None, sign) for sign in signs)].transpose(np.argsort(source_axes))
+    return Volume.on(case.source, np.ascontiguousarray(turned), case.name)
+
+
+def prepared_grid(inside: Grid, plan: Plan) -> Grid:
+    """Where a scan's voxels will lie: the same extent at the plan's spacing, as near as whole voxels allow.
+
+    Args:
+        inside: the scan's grid in SPL order.
+        plan: gives the spacing.
+    """
+    spacing = plan.spacing_mm if plan.dims == 3 else (inside.spacing_mm[0], *plan.spacing_mm[1:])
+    grid = inside.respaced(spacing)
+    return inside if grid.shape == inside.shape else grid
+
+
+def _separate_z(inside: Grid, plan: Plan) -> bool:
+    """As nnU-Net v2: thick slices, before or after, are not blended with each other."""
+    return plan.separate_z or is_anisotropic(inside.spacing_mm)
+
+
+def _bare(grid: Grid, source: str) -> Volume:
+    """A volume that only has a place; takes no memory."""
+    return Volume.on(grid, np.broadcast_to(np.uint8(0), grid.shape), source)
