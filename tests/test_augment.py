@@ -128,6 +128,21 @@ def test_resample_agrees_with_grid_sample() -> None:
     torch.testing.assert_close(out, wanted, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_turning_slices_agrees_with_the_general_way(channels: int) -> None:
+    matrix = spatial.turn_and_scale((25, 0, 0), (1, 1.2, 1.2), (5, 1, 0.8))
+    source = spatial.source_shape(matrix, SHAPE)
+    assert source[0] == SHAPE[0] and source != SHAPE
+    image, labels = torch.randn(channels, *source), torch.randint(0, 4, source, dtype=torch.uint8)
+    flat, flat_labels = spatial.resample(image, labels, matrix, SHAPE)
+    # one more slice at either end, and the same matrix takes the general way
+    thick, thick_labels = torch.nn.functional.pad(image, (0,) * 4 + (1, 1)), torch.zeros((source[0] + 2, *source[1:]))
+    thick_labels[1:-1] = labels
+    general, general_labels = spatial.resample(thick, thick_labels, matrix, SHAPE)
+    torch.testing.assert_close(flat, general, rtol=0, atol=2e-5)
+    assert (flat_labels == general_labels).float().mean() > 0.999
+
+
 def test_a_scale_of_two_reads_every_other_half_voxel() -> None:
     ramp = torch.arange(10.0).expand(1, 10, 10, 10)
     out, _ = spatial.resample(
@@ -164,6 +179,11 @@ def test_thick_slices_and_two_dimensions_never_mix_slices() -> None:
             changes = dict(item.changes)
             assert changes["blur"][0] == 0 and changes["low_resolution"][0] == 1
             assert dims == 3 or 0 not in item.flips
+
+
+def test_the_light_preset_never_mixes_slices() -> None:
+    matrices = [item.matrix for item in draw(PRESETS["light"], 100, 3, np.random.default_rng(0)).items if item.matrix]
+    assert matrices and all(matrix[0] == (1.0, 0.0, 0.0) for matrix in matrices)
 
 
 def test_only_allowed_axes_are_mirrored() -> None:
@@ -239,7 +259,7 @@ def test_recipes_override_presets() -> None:
     assert changed.gamma_probability == PRESETS["default"].gamma_probability
     assert settings_from("none", {"mirror": True}).mirror == (0, 1, 2)
     assert settings_from("none", {"mirror": [2, 1]}).mirror == (1, 2)
-    assert settings_from("default", {"rotation_in_plane": True}).rotation_in_plane
+    assert settings_from("default", {"spatial_in_plane": True}).spatial_in_plane
 
 
 @pytest.mark.parametrize(
@@ -252,7 +272,7 @@ def test_recipes_override_presets() -> None:
         ("none", {"noise_probability": True}, "from 0 to 1"),
         ("none", {"gamma_range": [1.5, 0.7]}, "two ascending numbers"),
         ("none", {"scale_range": [0, 1]}, "two ascending numbers"),
-        ("none", {"rotation_in_plane": 1}, "true or false"),
+        ("none", {"spatial_in_plane": 1}, "true or false"),
         ("none", {"mirror": [3]}, "2 left-right"),
     ],
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,8 @@ from hilum.config import PatchOptions
 from hilum.errors import RecipeError, ScanError
 from hilum.labels import SCHEMES
 from hilum.patches.batches import Batches, lesion_weights, mirror_axes
+from hilum.prepare.plan import Normalisation, Plan
+from hilum.prepare.store import build_store
 
 KITS, ABDOMEN = SCHEMES["kits"], SCHEMES["abdomen"]
 
@@ -149,18 +153,53 @@ def test_lesions_count_double() -> None:
 
 
 def test_faults_in_threads_reach_the_caller() -> None:
-    store = FakeStore()
-    source = batches(store)
-    source.batch(0)
-    store.cases.clear()
-    store.case = lambda name: (_ for _ in ()).throw(ScanError("is cut off", where=f"{name}.npy"))  # type: ignore[method-assign]
-    with source, pytest.raises(ScanError, match=r"[ab]\.npy: is cut off"):
-        source.batch(100)
+    class Damaged(FakeStore):
+        def case(self, name: str) -> FakeCase:
+            raise ScanError("is cut off", where=f"{name}.npy")
+
+    with batches(Damaged()) as source:
+        for _ in range(2):
+            with pytest.raises(ScanError, match=r"[ab]\.npy: is cut off"):
+                source.batch(3)
 
 
 def test_wrong_options_are_refused_before_anything_runs() -> None:
     with pytest.raises(RecipeError, match="much"):
         batches(options=PatchOptions(augment="much"))
+
+
+@dataclass(frozen=True)
+class Files:
+    name: str
+    image: Path
+    labels: Path
+    patient: str
+
+
+def test_a_real_store(tmp_path: Path) -> None:
+    plan = Plan(
+        dims=3, spacing_mm=(1.0, 1.0, 1.0), patch=(8, 12, 12), batch=2, features=(8, 16), kernels=((3, 3, 3),) * 2,
+        strides=((1, 1, 1), (2, 2, 2)), convs_per_stage=(2, 2), separate_z=False, median_shape=(20, 28, 24),
+        normalisation=Normalisation("ct", -100.0, 300.0, 100.0, 50.0),
+    )  # fmt: skip
+    cases = []
+    for seed, name in enumerate(("a", "b")):
+        labels = np.zeros((24, 28, 20), np.uint8)  # R, A, S
+        labels[5:15, 8:20, 4:12], labels[9:13, 10:14, 6:9] = 1, 2
+        scan = labels * 100 + np.random.default_rng(seed).integers(-40, 41, labels.shape)
+        scan[0] = -1000
+        files = tmp_path / f"{name}.nii.gz", tmp_path / f"{name}_labels.nii.gz"
+        nibabel.Nifti1Image(scan.astype(np.int16), np.eye(4)).to_filename(files[0])
+        nibabel.Nifti1Image(labels, np.eye(4)).to_filename(files[1])
+        cases.append(Files(name, *files, patient=name))
+    store = build_store(tmp_path / "store", cases, plan, KITS, workers=1)  # type: ignore[arg-type]
+    assert (store.case("a").image_DHW == -1000).any()
+    with Batches(store, store.names, plan, PatchOptions(augment="none"), KITS, "cpu", 0) as source:
+        for step in range(5):
+            batch = source.batch(step)
+            body = batch.images[:, 0] > -4
+            assert ((batch.images[:, 0] * 50 + 100 - batch.labels * 100)[body].abs() <= 40.01).all()
+            assert batch.labels[-1].any()
 
 
 @pytest.mark.gpu

@@ -156,7 +156,7 @@ class Batches:
         for place, item in zip(places, parameters.items, strict=True):
             shape = source_shape(item.matrix, self.plan.patch)
             z, y, x = (c - (s - p) // 2 for c, s, p in zip(place.corner, shape, self.plan.patch, strict=True))
-            case = self.sampler.store.case(place.name)
+            case = self.sampler.case(place.name)
             images.append(self._tensor(cut(case.image_DHW, (z, y, x), shape, AIR_HU)))
             labels.append(self._tensor(cut(case.labels_DHW, (z, y, x), shape, 0)))
         return _Boxes(places, parameters, tuple(images), tuple(labels))

@@ -4,8 +4,9 @@ Comes in: an enlarged box and a matrix. Goes out: the patch and its labels. It d
 
 A matrix maps a voxel's offset from the centre of the patch to the offset from the centre of the source box, in voxels.
 Image and labels are read at the same points: the image between its eight (four) neighbours, the labels at the nearest.
-``grid_sample`` is not used: on one CPU core it took 215 ms for image, labels and grid of a 128^3 patch, this 42 ms
-(the grid is a sum of three short vectors, and pieces of 65 536 voxels stay in the cache).
+Where no slices are mixed, all share one small grid, and torch's 2-D ``grid_sample`` is best (6 and 15 ms for 96^3 and
+128^3 on one CPU core). Its 3-D form is not: 215 ms for image, labels and grid of 128^3, against 42 ms here, where the
+grid is a sum of three short vectors and pieces of 65 536 voxels stay in the cache.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from math import ceil, cos, pi, sin
 
 import numpy as np
 import torch
+from torch.nn.functional import grid_sample
 
 Shape3 = tuple[int, int, int]
 Matrix = tuple[tuple[float, float, float], ...]
@@ -90,6 +92,8 @@ def resample(
     source, device = labels_DHW.shape, labels_DHW.device
     assert image_CDHW.shape[1:] == source and labels_DHW.numel() < 2**31 - 1, (image_CDHW.shape, source)
     steps = [(torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2) for n in shape]
+    if matrix[0] == (1.0, 0.0, 0.0) and matrix[1][0] == matrix[2][0] == 0 and source[0] == shape[0]:
+        return _resample_slices(image_CDHW, labels_DHW, matrix, steps)
     image_CN, labels_N = image_CDHW.reshape(image_CDHW.shape[0], -1), labels_DHW.reshape(-1)
     image_out = image_CDHW.new_empty((image_CDHW.shape[0], *shape))
     labels_out = labels_DHW.new_empty(shape)
@@ -101,6 +105,23 @@ def resample(
         for channel in range(len(image_CN)):
             image_out[channel, piece] = _between(image_CN[channel], _flat(low, source), part, source)
     return image_out, labels_out
+
+
+def _resample_slices(
+    image_CDHW: torch.Tensor, labels_DHW: torch.Tensor, matrix: Matrix, steps: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``resample`` for a matrix that leaves every slice in its place."""
+    (channels, *source), shape = image_CDHW.shape, [len(s) for s in steps]
+    last = [max(n - 1, 1) for n in source]
+    (_, (_, a, b), (_, c, d)) = matrix
+    y, x = ((p * steps[1])[:, None] + q * steps[2] for p, q in ((a, b), (c, d)))
+    grid = torch.stack((x * (2 / last[2]), y * (2 / last[1])), -1)[None]
+    # slices are channels to grid_sample
+    image = grid_sample(image_CDHW.reshape(1, -1, *source[1:]), grid, padding_mode="border", align_corners=True)
+    row, column = ((point + (n / 2)).floor_().clamp_(0, n - 1).long() for point, n in ((y, source[1]), (x, source[2])))
+    nearest = (row * source[2] + column).view(1, -1).expand(source[0], -1)
+    labels = labels_DHW.reshape(source[0], -1).gather(1, nearest)
+    return image.view(channels, *shape), labels.view(shape)
 
 
 def _points(
