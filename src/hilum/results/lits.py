@@ -15,13 +15,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import cc3d
 import numpy as np
 from scipy import ndimage
 
 from hilum.labels import LabelScheme
 from hilum.results.detection import Detection, detect
 from hilum.results.overlap import mask_counts, ratio
-from hilum.results.scoring import CaseScore, Masks, Pair, Protocol, ScoreOptions, Sums, union_box
+from hilum.results.scoring import CaseScore, Masks, Pair, Protocol, ScoreOptions, Sums
 
 LARGE = 9001.0
 THRESHOLDS = (0.0, 0.5)
@@ -100,30 +101,39 @@ def _detections(
 ) -> tuple[list[Detection], list[dict[str, float]]]:
     """Detections at both thresholds, and the overlap of each object detected at 0.5."""
     masks = pair.masks(tumours)
-    components = [ndimage.label(mask) for mask in (masks.truth, masks.prediction)]  # 6 neighbours, ids in scan order
-    (truth, n_truth), (prediction, n_prediction) = components
-    codes = prediction.astype(np.int64) * (n_truth + 1) + truth
-    table = np.bincount(codes.ravel(), minlength=(n_truth + 1) * (n_prediction + 1))
-    table = table.reshape(n_prediction + 1, n_truth + 1)
+    (truth, n_truth), (prediction, n_prediction) = scan_order(masks.truth), scan_order(masks.prediction)
+    either = np.flatnonzero(masks.truth | masks.prediction)
+    codes = prediction.ravel()[either].astype(np.int64) * (n_truth + 1) + truth.ravel()[either]
+    table = np.bincount(codes, minlength=(n_truth + 1) * (n_prediction + 1)).reshape(n_prediction + 1, n_truth + 1)
     sizes = table[:, 1:].sum(axis=0), table[1:].sum(axis=1)
     detections = [detect(*sizes, table[1:, 1:], threshold, official) for threshold in THRESHOLDS]
     objects: list[dict[str, float]] = []
     if official and detections[-1].tp <= 0:  # the scorer measures lesions of a volume only if its count is above 0
         return detections, objects
+    boxes = ndimage.find_objects(truth), ndimage.find_objects(prediction)
     for predicted, true in detections[-1].groups:
-        chosen = _members(truth, true, n_truth), _members(prediction, predicted, n_prediction)
-        start, stop = union_box(*chosen)
-        box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        crop = Masks(chosen[0][box], chosen[1][box], masks.grid.cropped(start, stop), masks.prediction_spacing_mm)
+        around = [boxes[0][i - 1] for i in true] + [boxes[1][i - 1] for i in predicted]
+        start = [min(box[axis].start for box in around) for axis in range(3)]
+        stop = [max(box[axis].stop for box in around) for axis in range(3)]
+        cut = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        chosen = np.isin(truth[cut], true), np.isin(prediction[cut], predicted)
+        crop = Masks(chosen[0], chosen[1], masks.grid.cropped(start, stop), masks.prediction_spacing_mm)
         objects.append(_object(crop, official, threads))
     return detections, objects
 
 
-def _members(labels: np.ndarray, ids: list[int], count: int) -> np.ndarray:
-    table = np.zeros(count + 1, bool)
-    table[ids] = True
-    chosen: np.ndarray = table[labels]
-    return chosen
+def scan_order(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Components of 6 neighbours, numbered by their first voxel in array order as SciPy numbers them, and how many."""
+    if not mask.any():
+        return np.zeros(mask.shape, np.int32), 0
+    labels, count = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=6, return_N=True)
+    inside = labels[mask]
+    _, first = np.unique(inside, return_index=True)
+    table = np.zeros(count + 1, np.int32)
+    table[inside[np.sort(first)]] = np.arange(1, count + 1)
+    numbered = np.zeros(mask.shape, np.int32)
+    numbered[mask] = table[inside]
+    return numbered, int(count)
 
 
 def _object(masks: Masks, official: bool, threads: int) -> dict[str, float]:

@@ -58,11 +58,12 @@ def joint_counts(truth: np.ndarray, prediction: np.ndarray, outside: int = 0) ->
     """
     assert truth.shape == prediction.shape, (truth.shape, prediction.shape)
     assert truth.dtype == prediction.dtype == np.uint8, (truth.dtype, prediction.dtype)
-    codes = truth.astype(np.uint16)
+    labelled = np.flatnonzero(truth | prediction)  # most voxels of a scan are background: they are only counted
+    codes = truth.ravel()[labelled].astype(np.uint16)
     codes <<= 8
-    codes |= prediction
-    table = np.bincount(codes.ravel(), minlength=65536).reshape(256, 256).astype(np.int64)
-    table[0, 0] += outside
+    codes |= prediction.ravel()[labelled]
+    table = np.bincount(codes, minlength=65536).reshape(256, 256).astype(np.int64)
+    table[0, 0] += truth.size - labelled.size + outside
     return table
 
 

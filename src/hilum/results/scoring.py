@@ -94,9 +94,8 @@ class Pair:
 
     def masks(self, labels: Iterable[int]) -> Masks:
         """Both masks of a union of labels, cropped to their own box."""
-        table = np.zeros(256, bool)
-        table[list(labels)] = True
-        truth, prediction = table[self.truth], table[self.prediction]
+        runs = _runs(labels)
+        truth, prediction = _within(self.truth, runs), _within(self.prediction, runs)
         start, stop = union_box(truth, prediction)
         box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         return Masks(truth[box], prediction[box], self.grid.cropped(start, stop), self.prediction_spacing_mm)
@@ -211,15 +210,32 @@ def as_labels(volume: Volume) -> np.ndarray:
 
 def union_box(truth: np.ndarray, prediction: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Start and stop of the smallest box with every non-zero voxel of both; one voxel if there is none."""
-    start, stop = [0] * truth.ndim, list(truth.shape)
     used = (truth != 0) | (prediction != 0)
-    for axis in range(truth.ndim):
-        lines = np.flatnonzero(used.any(axis=tuple(a for a in range(truth.ndim) if a != axis)))
-        if not lines.size:
-            return (0,) * truth.ndim, (1,) * truth.ndim
-        start[axis], stop[axis] = int(lines[0]), int(lines[-1]) + 1
-        used = used[tuple(slice(start[a], stop[a]) if a == axis else slice(None) for a in range(truth.ndim))]
-    return tuple(start), tuple(stop)
+    flat = used.any(axis=2)  # the longest pass, over what lies together in memory
+    lines = [np.flatnonzero(line) for line in (flat.any(axis=1), flat.any(axis=0), used.any(axis=(0, 1)))]
+    if not lines[0].size:
+        return (0, 0, 0), (1, 1, 1)
+    return tuple(int(line[0]) for line in lines), tuple(int(line[-1]) + 1 for line in lines)
+
+
+def _runs(labels: Iterable[int]) -> list[tuple[int, int]]:
+    """Labels as ranges, first to last."""
+    runs: list[tuple[int, int]] = []
+    for value in sorted(labels):
+        if runs and runs[-1][1] == value - 1:
+            runs[-1] = (runs[-1][0], value)
+        else:
+            runs.append((value, value))
+    return runs
+
+
+def _within(array: np.ndarray, runs: list[tuple[int, int]]) -> np.ndarray:
+    """Whether each uint8 lies in one of the ranges; comparisons of bytes are many times faster than a look-up."""
+    out = np.zeros(array.shape, bool)
+    for low, high in runs:
+        # below ``low`` the difference wraps to a large number
+        out |= (array == low) if low == high else (array - np.uint8(low)) <= high - low
+    return out
 
 
 def _header_warnings(truth: Volume, prediction: Volume) -> list[str]:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from hilum.results.surfels import area_table, patterns
+from hilum.results.surfels import area_table, surfels, voxel_lines
 
 Spacing = tuple[float, float, float]
 
@@ -101,11 +101,10 @@ def surfel_distances(
         threads: for the nearest-neighbour queries; -1 takes all.
     """
     areas = area_table(spacing_mm)
-    codes = [patterns(np.ascontiguousarray(mask)) for mask in (truth, prediction)]
-    surfaces = [(code != 0) & (code != 255) for code in codes]
-    truth_mm, prediction_mm = _both_ways(surfaces[0], surfaces[1], spacing_mm, threads)
-    truth_mm2, prediction_mm2 = (areas[code[surface]] for code, surface in zip(codes, surfaces, strict=True))
-    return SurfelDistances(truth_mm, truth_mm2, prediction_mm, prediction_mm2)
+    (truth_index, truth_codes), (prediction_index, prediction_codes) = surfels(truth), surfels(prediction)
+    corners = tuple(n + 1 for n in truth.shape)
+    truth_mm, prediction_mm = _both_ways(truth_index, prediction_index, corners, spacing_mm, threads)
+    return SurfelDistances(truth_mm, areas[truth_codes], prediction_mm, areas[prediction_codes])
 
 
 def voxel_distances(
@@ -120,42 +119,47 @@ def voxel_distances(
         connectivity: of the erosion that finds the surface: 1 is 6 neighbours (MedPy), 2 is 18 (LiTS).
         threads: for the nearest-neighbour queries; -1 takes all.
     """
-    borders = [border_voxels(mask, connectivity) for mask in (truth, prediction)]
-    return VoxelDistances(*_both_ways(borders[0], borders[1], spacing_mm, threads))
+    truth_index, prediction_index = border_voxels(truth, connectivity), border_voxels(prediction, connectivity)
+    return VoxelDistances(*_both_ways(truth_index, prediction_index, truth.shape, spacing_mm, threads))
 
 
 def border_voxels(mask: np.ndarray, connectivity: int = 1) -> np.ndarray:
-    """Voxels of the mask that have a neighbour outside it; beyond the array is outside."""
-    assert mask.dtype == np.bool_ and connectivity in (1, 2), (mask.dtype, connectivity)
-    padded = np.pad(mask, 1)
-    lines = [_eroded(padded, axis) for axis in range(3)]
-    if connectivity == 1:
-        inner = lines[0] & lines[1] & lines[2]
-    else:  # the 18 neighbours are those of three 3 x 3 squares, and a square is a line of lines
-        inner = _eroded(lines[0], 1) & _eroded(lines[1], 2) & _eroded(lines[2], 0)
-    border: np.ndarray = mask & ~inner[1:-1, 1:-1, 1:-1]
-    return border
-
-
-def _eroded(mask: np.ndarray, axis: int) -> np.ndarray:
-    """The mask without voxels whose neighbour before or behind on this axis is outside it."""
-    out = np.zeros_like(mask)
-    before, here, behind = ([slice(None)] * 3 for _ in range(3))
-    before[axis], here[axis], behind[axis] = slice(None, -2), slice(1, -1), slice(2, None)
-    out[tuple(here)] = mask[tuple(before)] & mask[tuple(here)] & mask[tuple(behind)]
-    return out
+    """Flat indices, ascending, of the mask's voxels with a neighbour outside it; beyond the array is outside."""
+    assert connectivity in (1, 2), connectivity
+    lines, number = voxel_lines(mask)
+    along = np.zeros_like(lines)  # voxels whose two neighbours on the line are inside too
+    along[:, 1:-1] = lines[:, :-2] & lines[:, 1:-1] & lines[:, 2:]
+    rows, columns = np.nonzero(number)
+    inner = along[number[rows, columns]]
+    beside = lines if connectivity == 1 else along
+    for down, across in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        inner &= beside[number[rows + down, columns + across]]
+    if connectivity == 2:
+        for down, across in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+            inner &= lines[number[rows + down, columns + across]]
+    line, place = np.nonzero(lines[number[rows, columns]] & ~inner)
+    index: np.ndarray = ((rows[line] - 1) * mask.shape[1] + columns[line] - 1) * mask.shape[2] + place
+    return index
 
 
 def _both_ways(
-    first: np.ndarray, second: np.ndarray, spacing_mm: Spacing, threads: int
+    first: np.ndarray, second: np.ndarray, shape: tuple[int, ...], spacing_mm: Spacing, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of the set voxels of each array to the nearest set voxel of the other, in array order."""
-    points = [np.argwhere(surface) for surface in (first, second)]
-    alone = [~other[surface] for surface, other in ((first, second), (second, first))]
+    """Distances of each set of grid points (flat indices, ascending) to the nearest of the other set."""
+    points = [np.stack(np.unravel_index(index, shape), axis=1) for index in (first, second)]
     return (
-        _nearest_mm(points[0], points[1], alone[0], spacing_mm, threads),
-        _nearest_mm(points[1], points[0], alone[1], spacing_mm, threads),
+        _nearest_mm(points[0], points[1], _missing(first, second), spacing_mm, threads),
+        _nearest_mm(points[1], points[0], _missing(second, first), spacing_mm, threads),
     )
+
+
+def _missing(index: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Which of the ascending numbers do not occur in the other ascending numbers."""
+    if not other.size:
+        return np.ones(len(index), bool)
+    place = np.minimum(np.searchsorted(other, index), len(other) - 1)
+    missing: np.ndarray = other[place] != index
+    return missing
 
 
 def _nearest_mm(

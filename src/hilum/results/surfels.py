@@ -71,12 +71,46 @@ def area_table(spacing_mm: tuple[float, float, float]) -> np.ndarray:
     return areas
 
 
-def patterns(mask: np.ndarray) -> np.ndarray:
-    """The pattern at each corner: uint8 of shape + 1; beyond the array counts as outside, so borders are surface."""
+def surfels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners at which the surface passes, and their patterns; beyond the array counts as outside.
+
+    Only lines of voxels along the last axis that hold any of the mask are looked at, so that specks scattered over a
+    whole scan cost little.
+
+    Args:
+        mask: boolean, 3-D.
+
+    Returns:
+        (N,) indices into the flattened grid of corners, which has one more than ``mask`` on each axis, ascending; and
+        (N,) uint8 patterns.
+    """
+    lines, number = voxel_lines(mask)
+    pairs = np.zeros((len(lines), mask.shape[2] + 1), np.uint8)
+    pairs[:, :-1] = lines
+    pairs[:, 1:] |= lines.view(np.uint8) << 1
+    used = number > 0
+    rows, columns = np.nonzero(used[:-1, :-1] | used[:-1, 1:] | used[1:, :-1] | used[1:, 1:])
+    codes = pairs[number[rows, columns]]
+    for before, after in ((0, 1), (1, 0), (1, 1)):
+        codes <<= 2
+        codes |= pairs[number[rows + before, columns + after]]
+    line, place = np.nonzero((codes != 0) & (codes != 255))
+    width = mask.shape[2] + 1
+    index = (rows[line] * (mask.shape[1] + 1) + columns[line]) * width + place
+    return index, codes[line, place]
+
+
+def voxel_lines(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lines of voxels along the last axis that hold any of the mask, and which line is where.
+
+    Returns:
+        (lines + 1, length) boolean, an empty line first; and (shape[0] + 2, shape[1] + 2) numbers of the lines with a
+        border of empty ones around.
+    """
     assert mask.dtype == np.bool_ and mask.ndim == 3, (mask.dtype, mask.ndim)
-    bits = np.zeros(tuple(n + 2 for n in mask.shape), np.uint8)
-    bits[1:-1, 1:-1, 1:-1] = mask
-    rows = (bits[:, :, :-1] << 1) | bits[:, :, 1:]
-    planes = (rows[:, :-1] << 2) | rows[:, 1:]
-    codes: np.ndarray = (planes[:-1] << 4) | planes[1:]
-    return codes
+    used = mask.any(axis=2)
+    number = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), np.int64)
+    number[1:-1, 1:-1][used] = np.arange(1, np.count_nonzero(used) + 1)
+    lines = np.zeros((int(number.max()) + 1, mask.shape[2]), bool)
+    lines[1:] = mask[used]
+    return lines, number
