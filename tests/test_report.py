@@ -290,7 +290,10 @@ def test_the_sentence_is_plain_english(organs: list[Any], lesions: list[Any], se
 def test_numbers_and_names_read_well() -> None:
     assert strings.number(None) == strings.number(float("nan")) == "–"
     assert strings.number(-0.5, 1) == "−0.5" and strings.number(3) == "3" and strings.number(True) == "yes"
-    assert strings.metric_name("nsd_2mm") == "Nsd 2mm" and strings.metric_name("hd95_mm").endswith("(mm)")
+    assert strings.metric_name("nsd_2mm") == "NSD 2 mm" and strings.metric_name("hd95_mm") == "HD95 (mm)"
+    assert strings.metric_name("volume_gt_ml") == "Volume truth (mL)" and strings.metric_name("Dice") == "Dice"
+    assert strings.score("TP", 123456.0) == "123456" and strings.score("dice", 1.0) == "1.000"
+    assert strings.score("hd95_mm", 8.25) == "8.2" and strings.score("dice", None) == "–"
     assert strings.region_name("kidney_and_mass") == "Kidney and mass"
     assert strings.counted(1, "biopsy") == "one biopsy" and strings.counted(12, "biopsy") == "12 biopsies"
     assert strings.facts({"a_b": {"c": [1, 2.5]}, "none": None, "long": "x" * 500})[0] == ("A b c", "1 × 2.5")
@@ -303,3 +306,13 @@ def test_cases_are_ranked_by_overlap() -> None:
     assert [x[0] for x in tables.shown_cases(ranked)] == ["Best case", "Median case", "Worst case"]
     assert tables.shown_cases(ranked[:1]) == [("The case", "case_a", ranked[0][1])]
     assert tables.shown_cases([]) == []
+
+
+def test_a_long_table_shows_what_tells_most_and_folds_the_rest() -> None:
+    cell = {"value": 0.5, "low": None, "high": None, "n": 3}
+    many = {"tumor": {**{f"metric_{n}": cell for n in range(20)}, "Dice": cell, "nsd_2mm": cell}}
+    first, rest = tables.estimate_tables(many)
+    assert [line["name"] for line in first["lines"]] == ["Dice", "NSD 2 mm"]
+    assert rest is not None and len(rest["lines"]) == 20
+    few, nothing = tables.estimate_tables({"tumor": {"x": cell}})
+    assert len(few["lines"]) == 1 and nothing is None

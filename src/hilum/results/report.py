@@ -143,6 +143,7 @@ def evaluation_report(
             rows = case_rows(scan, prediction, scheme, truth, width=460)
             note = f"{case}, mean {strings.metric_name(metric)} {mark:.3f}"
             blocks.append({"title": heading, "note": note, "rows": rows})
+    pooled, pooled_more = tables.estimate_tables(scores["pooled"]) if scores.get("pooled") else (None, None)
     about = [f"Protocol {scores['protocol']}", *([scores["about"]] if scores.get("about") else [])]
     context = {
         "kind": "Evaluation",
@@ -152,7 +153,8 @@ def evaluation_report(
         "warnings": [*scores.get("warnings", ())],
         **_score_parts(scores),
         "empty_policy": scores.get("empty_policy", ""),
-        "pooled_table": tables.estimate_table(scores["pooled"]) if scores.get("pooled") else None,
+        "pooled_table": pooled,
+        "pooled_more": pooled_more,
         "curves": _curves(_read_log(log), _LEARNING) if log is not None else [],
         "picture_blocks": blocks,
         "legend": [] if scheme is None else [(x.colour, x.name) for x in scheme.labels],
@@ -186,7 +188,11 @@ def run_report(run_folder: Path) -> Path:
         "lead": _run_lead(lines, scores),
         "header_facts": [],
         "warnings": [*(scores.get("warnings", ()) if scores else ())],
-        **(_score_parts(scores) if scores else {"mean_table": None, "bar_svg": "", "interval_note": ""}),
+        **(
+            _score_parts(scores)
+            if scores
+            else {"mean_table": None, "more_table": None, "bar_svg": "", "interval_note": ""}
+        ),
         "curves": _curves(lines, _LEARNING + _MACHINE),
         "has_validation_page": (validation / "report.html").is_file(),
         "plan_facts": strings.facts(plan),
@@ -287,9 +293,11 @@ def _hu(entry: Mapping[str, Any]) -> str:
 def _score_parts(scores: Mapping[str, Any]) -> dict[str, Any]:
     """What the pages of an evaluation and of a run share."""
     mean = scores.get("mean") or {}
+    first, rest = tables.estimate_tables(mean) if mean else (None, None)
     groups = tables.bars(mean, scores["cases"])
     return {
-        "mean_table": tables.estimate_table(mean) if mean else None,
+        "mean_table": first,
+        "more_table": rest,
         "bar_svg": Markup(bar_chart(groups, "Mean scores by region")) if groups else "",
         "interval_note": tables.interval_note(scores),
     }

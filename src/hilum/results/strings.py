@@ -6,6 +6,7 @@ Comes in: measurements, scores, bare keys. Goes out: text (not escaped: the temp
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,27 +14,34 @@ NOT_A_DEVICE = "Research software, not a medical device; not for diagnosis."
 DASH = "–"
 
 _METRICS = {
-    "dice": "Dice",
     "iou": "IoU (Jaccard)",
-    "jaccard": "Jaccard",
+    "tk_dice": "Dice, kidney with tumour",
+    "tu_dice": "Dice, tumour",
     "voe": "Volumetric overlap error",
-    "surface_dice": "Surface Dice",
-    "hd": "Hausdorff distance",
-    "hd95": "95 % Hausdorff distance",
-    "hd95_mm": "95 % Hausdorff distance (mm)",
-    "hd_mm": "Hausdorff distance (mm)",
-    "assd": "Mean surface distance",
-    "assd_mm": "Mean surface distance (mm)",
-    "msd_mm": "Maximum surface distance (mm)",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "precision": "Precision",
-    "accuracy": "Accuracy",
     "rvd": "Relative volume difference",
-    "volume_ml": "Volume (mL)",
-    "volume_difference_ml": "Volume difference (mL)",
+    "assd": "Mean surface distance (mm)",
+    "rmsd": "RMS surface distance (mm)",
+    "msd": "Maximum surface distance (mm)",
 }
-_UNITS = {"mm": "mm", "ml": "mL", "voxels": "voxels", "percent": "%"}
+_WORDS = {
+    "gt": "truth",
+    "pred": "prediction",
+    "ref": "reference",
+    "n": "n",
+    "dice": "Dice",
+    "iou": "IoU",
+    "nsd": "NSD",
+    "hd": "HD",
+    "hd95": "HD95",
+    "hd100": "HD100",
+    "asd": "ASD",
+    "assd": "ASSD",
+    "rmsd": "RMSD",
+    "mcc": "MCC",
+    "f1": "F1",
+    "medpy": "MedPy",
+}
+_UNITS = {"mm": "mm", "mm2": "mm²", "ml": "mL", "voxels": "voxels", "percent": "%"}
 _SMALL_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -79,11 +87,12 @@ def number(value: Any, digits: int = 3) -> str:
 
 def metric_name(key: str) -> str:
     """A metric's key as a heading."""
-    if key in _METRICS:
-        return _METRICS[key]
+    if key.lower() in _METRICS:
+        return _METRICS[key.lower()]
     words = key.split("_")
     unit = _UNITS.get(words[-1]) if len(words) > 1 else None
-    text = " ".join(words[:-1] if unit else words)
+    shown = [_WORDS.get(word, re.sub(r"^(\d+)mm$", r"\1 mm", word)) for word in (words[:-1] if unit else words)]
+    text = " ".join(shown)
     return f"{text[:1].upper()}{text[1:]}" + (f" ({unit})" if unit else "")
 
 
@@ -93,9 +102,13 @@ def region_name(key: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
 
 
-def metric_digits(key: str) -> int:
-    """Decimals worth printing: 1 for millimetres and millilitres, 3 for shares."""
-    return 1 if key.rsplit("_", 1)[-1] in _UNITS or key in ("hd", "hd95", "assd") else 3
+def score(key: str, value: Any) -> str:
+    """A metric's value: millimetres and millilitres to 1 decimal, counts and large numbers whole, shares to 3."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return DASH
+    large = abs(value) >= 100 or (abs(value) > 1 and float(value).is_integer())
+    measured = key.rsplit("_", 1)[-1] in _UNITS or key in ("assd", "rmsd", "msd")
+    return number(float(value), 0 if large else 1 if measured else 3)
 
 
 def facts(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

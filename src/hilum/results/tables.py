@@ -11,25 +11,55 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hilum.results.charts import Bar
-from hilum.results.strings import DASH, metric_digits, metric_name, number, region_name
+from hilum.results.strings import DASH, metric_name, region_name, score
 
 Scores = Mapping[str, Mapping[str, Any]]
 
-# for the chart and for choosing cases: overlap first; shares that are always near 1 tell nothing
-_SHARES = ("dice", "surface_dice", "nsd", "iou", "jaccard", "sensitivity", "recall", "precision", "lesion_f1", "f1")
-_MOST_BARS = 5
+# what tells most, first: for the chart, for choosing cases, and above the fold of a long table
+_SHARES = (
+    "dice",
+    "composite",
+    "tk_dice",
+    "tu_dice",
+    "surface_dice",
+    "nsd_2mm",
+    "iou",
+    "jaccard",
+    "sensitivity",
+    "precision",
+    "recall",
+    "lesion_f1",
+    "lesion_sensitivity",
+    "lesion_precision",
+)
+_DISTANCES = ("robust_hd95_mm", "assd", "volume_error_ml")
+_MOST_BARS = 6
 _MOST_COLUMNS = 24
+_LONG = 14
 
 
-def estimate_table(estimates: Scores) -> dict[str, Any]:
-    """Metrics down, regions across; cells with value, interval and number of cases."""
-    lines = []
-    cases = max((cell.get("n", 0) or 0 for metrics in estimates.values() for cell in metrics.values()), default=0)
-    for metric in _metrics(estimates):
-        digits = metric_digits(metric)
-        cells = [_estimate(metrics.get(metric), digits, cases) for metrics in estimates.values()]
-        lines.append({"name": metric_name(metric), "cells": cells})
-    return {"regions": [region_name(region) for region in estimates], "lines": lines}
+def estimate_tables(estimates: Scores) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Metrics down, regions across; cells with value, interval and number of cases. What is long becomes two tables.
+
+    Returns:
+        The metrics that tell most, and the others, or None if one table holds all.
+    """
+    metrics = _ordered(_metrics(estimates))
+    first = [m for m in metrics if m.lower() in _SHARES + _DISTANCES] if len(metrics) > _LONG else metrics
+    rest = [m for m in metrics if m not in first]
+    if not first or not rest:
+        return _estimate_table(estimates, metrics), None
+    return _estimate_table(estimates, first), _estimate_table(estimates, rest)
+
+
+def _estimate_table(estimates: Scores, metrics: Sequence[str]) -> dict[str, Any]:
+    cases = max((cell.get("n", 0) or 0 for values in estimates.values() for cell in values.values()), default=0)
+    regions = [region for region, values in estimates.items() if any(m in values for m in metrics)]
+    lines = [
+        {"name": metric_name(m), "cells": [_estimate(m, estimates[region].get(m), cases) for region in regions]}
+        for m in metrics
+    ]
+    return {"regions": [region_name(region) for region in regions], "lines": lines}
 
 
 def value_table(values: Scores) -> dict[str, Any]:
@@ -37,11 +67,9 @@ def value_table(values: Scores) -> dict[str, Any]:
     lines = [
         {
             "name": metric_name(metric),
-            "cells": [
-                {"text": number(v.get(metric), _digits(metric, v.get(metric))), "small": ""} for v in values.values()
-            ],
+            "cells": [{"text": score(metric, v.get(metric)), "small": ""} for v in values.values()],
         }
-        for metric in _metrics(values)
+        for metric in _ordered(_metrics(values))
     ]
     return {"regions": [region_name(region) for region in values], "lines": lines}
 
@@ -51,9 +79,7 @@ def case_table(scores: Mapping[str, Any]) -> dict[str, Any]:
     cases: Mapping[str, Scores] = scores["cases"]
     reasons = scores.get("reasons", {})
     pairs = list(dict.fromkeys((r, m) for case in cases.values() for r, metrics in case.items() for m in metrics))
-    metrics = [metric for _, metric in pairs]
-    first = [metric for metric in _SHARES if metric in metrics]
-    order = [*first, *dict.fromkeys(metric for metric in metrics if metric not in first)]
+    order = _ordered(list(dict.fromkeys(metric for _, metric in pairs)))
     pairs.sort(key=lambda pair: order.index(pair[1]))
     shown = pairs[:_MOST_COLUMNS]
     lines = []
@@ -62,9 +88,7 @@ def case_table(scores: Mapping[str, Any]) -> dict[str, Any]:
         for region, metric in shown:
             value = case.get(region, {}).get(metric)
             why = reasons.get(f"{name}/{region}/{metric}", "")
-            cells.append(
-                {"value": "" if value is None else value, "text": number(value, _digits(metric, value)), "why": why}
-            )
+            cells.append({"value": "" if value is None else value, "text": score(metric, value), "why": why})
         lines.append({"name": name, "cells": cells})
     columns = [f"{region_name(region)}: {metric_name(metric)}" for region, metric in shown]
     return {"columns": columns, "lines": lines, "cut": len(pairs) > len(shown)}
@@ -88,7 +112,7 @@ def ranking(scores: Mapping[str, Any]) -> tuple[str, list[tuple[str, float]]]:
     """The metric that cases are ranked by, and the cases with their mean of it over regions, best first."""
     cases: Mapping[str, Scores] = scores["cases"]
     names = {metric for case in cases.values() for metrics in case.values() for metric in metrics}
-    metric = next((m for m in _SHARES if m in names), "")
+    metric = next((m for m in _ordered(sorted(names)) if m.lower() in _SHARES), "")
     marks = []
     for name, case in cases.items():
         values = [metrics[metric] for metrics in case.values() if metrics.get(metric) is not None]
@@ -100,14 +124,13 @@ def ranking(scores: Mapping[str, Any]) -> tuple[str, list[tuple[str, float]]]:
 def lead(scores: Mapping[str, Any]) -> str:
     """One sentence about an evaluation: how many cases, and the first metric of every region."""
     count = len(scores["cases"])
+    metric, _ = ranking(scores)
     parts = []
     for region, metrics in scores.get("mean", {}).items():
-        metric = next((m for m in _SHARES if m in metrics), "")
-        if metric and metrics[metric].get("value") is not None:
+        if metric and metrics.get(metric, {}).get("value") is not None:
             parts.append(f"{region_name(region).lower()} {metrics[metric]['value']:.3f}")
-            name = metric_name(metric)
     text = f"{count} case{'' if count == 1 else 's'}"
-    return f"{text}; mean {name}: {', '.join(parts)}." if parts else f"{text}."
+    return f"{text}; mean {metric_name(metric)}: {', '.join(parts)}." if parts else f"{text}."
 
 
 def interval_note(scores: Mapping[str, Any]) -> str:
@@ -122,32 +145,31 @@ def _metrics(table: Scores) -> list[str]:
     return list(dict.fromkeys(metric for metrics in table.values() for metric in metrics))
 
 
+def _ordered(metrics: Sequence[str]) -> list[str]:
+    """The telling ones first, the others as they come."""
+    place = {name: n for n, name in enumerate(_SHARES + _DISTANCES)}
+    return sorted(metrics, key=lambda metric: place.get(metric.lower(), len(place)))
+
+
 def _chosen(metrics: Mapping[str, Any]) -> list[str]:
-    """Metrics that are shares: the known ones first, then others whose values lie in 0..1 and that carry no unit."""
-    known = [m for m in _SHARES if m in metrics]
-    others = [m for m in metrics if m not in known and m.startswith(("nsd", "surface_dice", "lesion_"))]
-    good = [m for m in known + others if _is_share(metrics[m].get("value"))]
-    return good[:_MOST_BARS]
+    """The known metrics that are shares from 0 to 1."""
+    known = [metric for metric in _ordered(list(metrics)) if metric.lower() in _SHARES]
+    return [metric for metric in known if _is_share(metrics[metric].get("value"))][:_MOST_BARS]
 
 
 def _is_share(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value <= 1
 
 
-def _estimate(cell: Mapping[str, Any] | None, digits: int, cases: int) -> dict[str, str]:
+def _estimate(metric: str, cell: Mapping[str, Any] | None, cases: int) -> dict[str, str]:
     if cell is None or cell.get("value") is None:
         return {"text": DASH, "small": ""}
     small = ""
     if cell.get("low") is not None and cell.get("high") is not None:
-        small = f"({number(float(cell['low']), digits)}–{number(float(cell['high']), digits)})"
+        small = f"({score(metric, cell['low'])}–{score(metric, cell['high'])})"
     if cell.get("n") is not None and cell["n"] != cases:
         small = f"{small} n={cell['n']}".strip()
-    return {"text": number(float(cell["value"]), digits), "small": small}
-
-
-def _digits(metric: str, value: Any) -> int:
-    whole = isinstance(value, float) and value.is_integer() and abs(value) > 1
-    return 0 if whole else metric_digits(metric)
+    return {"text": score(metric, cell["value"]), "small": small}
 
 
 def shown_cases(ranked: Sequence[tuple[str, float]]) -> list[tuple[str, str, float]]:
