@@ -38,11 +38,13 @@ slow: $(STAMP)  ## the tests that take minutes: the demo's scores, real CT
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-# A second call is quick: the stamp is newer than pyproject.toml. Debian splits venv and pip off Python, so both ways in
-# are tried before asking for the package.
+# A second call is quick: the stamp is newer than pyproject.toml. Debian splits venv off Python; root gets it installed.
 $(STAMP): pyproject.toml
-	@test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); $(PYTHON) -m virtualenv -q $(VENV); } || \
-	  { rm -rf $(VENV); echo "No virtual environment could be made; run: apt-get install python3-venv" >&2; exit 1; }
+	@if ! test -x $(BIN)/pip; then \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "hilum needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	  $(PYTHON) -c 'import ensurepip' 2>/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; } || \
+	    { echo "Python's venv is missing; run: apt-get install python3-venv" >&2; exit 1; }; \
+	  $(PYTHON) -m venv $(VENV); \
+	fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(STAMP)

@@ -68,14 +68,33 @@ def evaluate(
     labels = scheme_of(rules, scheme)
     if missing not in ("fail", "skip", "zero"):
         raise UsageError(f"missing = {missing!r}", wanted="fail, skip or zero")
-    pairing = pair_cases(Path(truth), Path(prediction))
-    jobs, failures, warnings = _jobs(pairing, missing, Path(truth), Path(prediction))
+    jobs, failures, warnings = _jobs(pair_cases(Path(truth), Path(prediction)), missing, Path(truth), Path(prediction))
     scores, failed = _score_all(jobs, rules, labels, options or ScoreOptions(), workers, progress)
-    failures |= failed
-    result = summarise(scores, rules, labels, warnings, failures, patients or {})
-    write_json(Path(out) / "scores.json", result)
-    write_text(Path(out) / "scores.csv", csv_table(result["cases"]))
-    return result
+    result = summarise(scores, rules, labels, warnings, failures | failed, patients or {})
+    return _write(result, Path(out))
+
+
+def evaluate_pairs(
+    pairs: Mapping[str, tuple[Path, Path]],
+    protocol: str,
+    out: Path,
+    *,
+    scheme: LabelScheme | None = None,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Score cases whose truth and prediction are known one by one, wherever they lie; otherwise as ``evaluate``.
+
+    Args:
+        pairs: case -> (truth, prediction).
+        protocol: a name of ``protocols.PROTOCOLS``.
+        out: folder for ``scores.json`` and ``scores.csv``.
+        scheme, workers, progress: as for ``evaluate``.
+    """
+    rules = protocol_named(protocol)
+    labels = scheme_of(rules, scheme)
+    scores, failed = _score_all(pairs, rules, labels, ScoreOptions(), workers, progress)
+    return _write(summarise(scores, rules, labels, [], failed, {}), Path(out))
 
 
 def score_case(
@@ -107,6 +126,12 @@ def scheme_of(protocol: Protocol, scheme: LabelScheme | None) -> LabelScheme:
             fix="choose the protocol 'plain', which scores any labels",
         )
     return scheme
+
+
+def _write(result: dict[str, Any], out: Path) -> dict[str, Any]:
+    write_json(out / "scores.json", result)
+    write_text(out / "scores.csv", csv_table(result["cases"]))
+    return result
 
 
 def _jobs(

@@ -1,0 +1,197 @@
+"""Whole runs: train and judge; score and draw; draw again.
+
+Comes in: a recipe, folders. Goes out: the run's or evaluation's folder, complete with its pages, and a sentence for the
+terminal. It only joins stages that know nothing of each other; serving scans (``pipeline``) does not come through here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hilum.config import Recipe
+from hilum.datasets import CaseRef, open_dataset
+from hilum.errors import InputError, UsageError
+from hilum.files import read_json
+from hilum.labels import LabelScheme, scheme_from
+from hilum.pipeline import predict_cases
+from hilum.progress import SILENT, Progress, clock
+from hilum.results.evaluate import evaluate, evaluate_pairs
+from hilum.results.report import evaluation_report, run_report
+from hilum.scans import read_labels, read_scan
+from hilum.training.loop import train
+from hilum.volume import Volume
+
+PLAIN = "plain"
+
+
+def train_and_validate(
+    recipe: Recipe,
+    out: Path,
+    *,
+    fold: str = "0",
+    device: str = "auto",
+    resume: bool = True,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Train one fold, segment its held-out cases by full inference, score them, draw the pages.
+
+    Args:
+        recipe: names the data set and its path.
+        out: the run's folder.
+        fold: "0".."N-1", or "all" to learn from every case (nothing is then left to judge on).
+        device: "auto", "cpu", "cuda".
+        resume: go on from the folder's checkpoint.
+        progress: where to tell.
+
+    Returns:
+        ``{"model", "held_out", "mean", "seconds", "text"}``; ``mean`` as in ``scores.json``, empty for fold "all".
+
+    Raises:
+        UsageError: no data set named, or a fold that is no number.
+    """
+    if not recipe.data.dataset or not recipe.data.path:
+        raise UsageError(
+            f"recipe {recipe.name!r} does not say where the data are",
+            wanted="a data set and its path",
+            fix="add --data NAME=PATH, e.g. --data folder=/data/ct",
+        )
+    if fold != "all" and not fold.isdigit():
+        raise UsageError(f"--fold {fold!r}", wanted="a number from 0, or 'all'")
+    dataset = open_dataset(recipe.data.dataset, Path(recipe.data.path))
+    place: int | str = fold if fold == "all" else int(fold)
+    run = train(recipe, dataset, out, fold=place, device=device, resume=resume, progress=progress, commit=commit())
+    answer: dict[str, Any] = {"model": str(run.model), "held_out": [*run.held_out], "mean": {}, "seconds": run.seconds}
+    if run.held_out:
+        cases = [case for case in dataset.cases if case.name in set(run.held_out)]
+        predicted = predict_cases(run.model, cases, out / "validation", device=device, progress=progress)
+        maps = {name: predicted.predictions / f"{name}.nii.gz" for name in predicted.cases}
+        scores = judge(cases, maps, out / "validation", recipe.scheme, run.log, progress)
+        answer["mean"] = scores["mean"]
+    page = run_report(out)
+    answer["text"] = _say_run(answer, page, out)
+    return answer
+
+
+def judge(
+    cases: Sequence[CaseRef],
+    predictions: Mapping[str, Path],
+    out: Path,
+    scheme: LabelScheme,
+    log: Path | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Score the predictions of labelled cases (protocol ``plain``) and draw the page with the best and the worst.
+
+    Args:
+        cases: with their label maps.
+        predictions: case -> label map.
+        out: the evaluation's folder.
+        scheme: what the labels mean.
+        log: ``log.jsonl`` of the training run, for its curves.
+        progress: where to tell.
+
+    Returns:
+        What ``OUT/scores.json`` holds.
+    """
+    known = {case.name: case for case in cases if case.labels is not None and case.name in predictions}
+    pairs = {name: (Path(str(case.labels)), predictions[name]) for name, case in known.items()}
+    scores = evaluate_pairs(pairs, PLAIN, out, scheme=scheme, progress=progress)
+
+    def pictures(name: str) -> tuple[Volume | None, Volume, Volume]:
+        truth, prediction = pairs[name]
+        return read_scan(known[name].image), read_labels(truth, scheme), read_labels(prediction, scheme)
+
+    evaluation_report(out, pictures=pictures, scheme=scheme, log=log if log is not None and log.is_file() else None)
+    return scores
+
+
+def evaluate_and_report(
+    truth: Path,
+    prediction: Path,
+    protocol: str,
+    out: Path,
+    *,
+    scheme: str | None = None,
+    missing: str = "fail",
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Score two folders and draw the page.
+
+    Returns:
+        ``{"scores", "text", "exit_code"}``; the exit code is 1 if a case could not be scored.
+    """
+    labels = scheme_from(scheme) if scheme else None
+    scores = evaluate(
+        truth,
+        prediction,
+        protocol,
+        out,
+        scheme=labels,
+        missing=missing,
+        workers=workers,
+        progress=progress,  # type: ignore[arg-type]
+    )
+    page = evaluation_report(out)
+    failures = scores.get("failures", {})
+    lines = [mean_table(scores["mean"]), f"empty regions: {scores['empty_policy']}"]
+    lines += [f"warning: {text}" for text in scores.get("warnings", [])]
+    lines += [f"failed: {name}: {why}" for name, why in failures.items()]
+    lines.append(f"{len(scores['cases'])} cases; pages and numbers: {page}")
+    return {"scores": scores, "text": "\n".join(lines), "exit_code": 1 if failures else 0}
+
+
+def redraw(path: Path) -> list[Path]:
+    """Draw the pages of a training run, an evaluation or a case again, from the numbers that lie there."""
+    if (path / "log.jsonl").is_file() or (path / "model" / "model.json").is_file():
+        return [run_report(path)]
+    if (path / "scores.json").is_file():
+        return [evaluation_report(path)]
+    if (path / "measurements.json").is_file():
+        from hilum.pipeline import redraw_case
+
+        return [redraw_case(path)]
+    raise InputError(
+        "nothing to draw here",
+        where=path,
+        wanted="a training run (log.jsonl), an evaluation (scores.json) or a case (measurements.json)",
+    )
+
+
+def mean_table(mean: Mapping[str, Mapping[str, Mapping[str, Any]]], most: int = 6) -> str:
+    """The means as plain text: one line a region, ``dice 0.912 (0.88 to 0.94)``."""
+    lines = []
+    for region, metrics in mean.items():
+        cells = []
+        for metric, entry in list(metrics.items())[:most]:
+            if entry["value"] is not None:
+                span = f" ({entry['low']:.3f} to {entry['high']:.3f})" if entry.get("low") is not None else ""
+                cells.append(f"{metric} {entry['value']:.3f}{span}")
+        lines.append(f"{region:16} {'  '.join(cells)}")
+    return "\n".join(lines)
+
+
+def commit() -> str:
+    """The commit of hilum's own checkout, "" for an installed package; "+" behind it says that files were changed."""
+    here = Path(__file__).parent
+    try:
+        call = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+        inside = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", "runs.py"], capture_output=True, timeout=10
+        )
+        if inside.returncode:
+            return ""
+        return subprocess.run(call, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _say_run(answer: Mapping[str, Any], page: Path, out: Path) -> str:
+    lines = [f"trained in {clock(answer['seconds'])}; model: {answer['model']}"]
+    if answer["mean"]:
+        policy = read_json(out / "validation" / "scores.json")["empty_policy"]
+        lines += [f"{len(answer['held_out'])} held-out cases:", mean_table(answer["mean"]), f"empty regions: {policy}"]
+    return "\n".join([*lines, f"report: {page}", f"next: hilum segment SCAN --model {answer['model']} --out results"])

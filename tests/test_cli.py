@@ -1,0 +1,86 @@
+"""The command line is a contract: verbs, help, exit codes, and how fast it starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hilum.cli import main
+
+VERBS = ["demo", "data", "train", "recipes", "segment", "evaluate", "compare", "measure", "report", "model"]
+LEAVES = [[v] for v in VERBS if v not in ("data", "model")] + [
+    ["data", "list"],
+    ["data", "phantom"],
+    ["model", "list"],
+    ["model", "show"],
+]
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['hilum', '--help']\n"
+        "from hilum.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'monai', 'numpy', 'nibabel', 'SimpleITK', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.4
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_every_verb_teaches_itself_with_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"example:\n  hilum {' '.join(words)}" in text and "--json" in text and "exit codes" in text
+
+
+def test_no_verb_shows_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(verb in text for verb in VERBS) and "not a medical device" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["segmnt"], ["train"], ["segment", "x.nii"], ["data"], ["evaluate", "--missing", "maybe"]],
+    ids=" ".join,
+)
+def test_wrong_words_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train", "nowhere.toml", "--out", "x"], "nowhere.toml: no such recipe"),
+        (["train", "demo", "--data", "folder", "--out", "x"], "wanted NAME=PATH"),
+        (["train", "demo", "--set", "training.stepz=1", "--out", "x"], "did you mean 'training.steps'"),
+        (["model", "show", "nowhere"], "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_is_one_sentence_and_2(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.startswith("hilum: ") and error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_lists_answer_people_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list"]) == 0
+    assert "folder" in capsys.readouterr().out
+    assert main(["recipes", "--json"]) == 0
+    assert "demo" in json.loads(capsys.readouterr().out)
