@@ -6,7 +6,8 @@ All take int16 and give float32 over the same extent. ``scipy.ndimage.zoom(mode=
 nnU-Net v2 computes by way of skimage (which adds copies to float64 of its own). hilum builds its matrices anew every
 time. The peers alternate with hilum, round by round, so that other load falls on all; the median is reported.
 Memory is the growth of a fresh process's peak over input and imports (Linux), once each. SimpleITK treats the edge
-differently: its difference is taken 16 voxels inside. All are clipped to the range of the input. The last line is JSON; ``--keep`` writes it to benchmarks/results too.
+differently: its difference is taken 16 voxels inside. All are clipped to the range of the input. The
+last line is JSON; ``--keep`` writes it to benchmarks/results too.
 """
 
 from __future__ import annotations

@@ -187,6 +187,18 @@ def test_full_disk_leaves_whole_cases_or_none(
     assert len(build_store(tmp_path / "store", cases, PLAN, LITS, workers=1).names) == 3
 
 
+def test_leftovers_of_killed_runs_are_never_read(tmp_path: Path, cases: list[CaseRef]) -> None:
+    folder = tmp_path / "store"
+    build_store(folder, cases[:1], PLAN, LITS)
+    old, young = folder / ".part-a-two.json", folder / ".part-b-two.json"
+    for part in (old, young):
+        part.write_text('{"key": ')
+    os.utime(old, (1, 1))
+    assert open_store(folder).names == ("one",)
+    build_store(folder, cases[:1], PLAN, LITS)
+    assert young.exists() and not old.exists()
+
+
 def _build(folder: Path, cases: list[CaseRef], plan: Plan, scheme: LabelScheme) -> Store:
     return build_store(folder, cases, plan, scheme, workers=1)
 

@@ -18,8 +18,10 @@ memory-mapped, a patch costs the pages that it touches.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LOCATIONS = 10_000
+_DAY_S = 86_400
 _PARTS = ("image", "labels", "locations")
 _BAD_NAME = frozenset('/\\:*?"<>|\0')
 
@@ -147,6 +150,7 @@ def build_store(
     check_cases(cases)
     _check_names(cases)
     threads = 0 if worker_count(workers, len(cases)) == 1 else 1  # cases or slabs at once, not both
+    _sweep(folder)
     write_json(folder / "store.json", {"format": FORMAT, "plan": plan.to_json(), "scheme": scheme.to_json()})
 
     def work(case: CaseRef) -> None:
@@ -172,7 +176,8 @@ def open_store(folder: str | Path) -> Store:
         )
     plan, scheme = Plan.from_json(table["plan"]), scheme_from(table["scheme"])
     base = _digest(plan, scheme)
-    found = {file.stem: read_json(file) for file in sorted(folder.glob("*.json")) if file.name != "store.json"}
+    files = (file for file in sorted(folder.glob("*.json")) if file.name != "store.json" and file.name[0] != ".")
+    found = {file.stem: read_json(file) for file in files}
     return Store(folder, tuple(name for name, case in found.items() if case.get("base") == base), plan, scheme)
 
 
@@ -243,6 +248,14 @@ def _files_of(folder: Path, name: str) -> list[Path]:
     parts = tuple(f".{part}.npy" for part in _PARTS)
     found = (file for file in folder.iterdir() if file.name.startswith(f"{name}.") and file.name.endswith(parts))
     return [file for file in found if file.name.removeprefix(f"{name}.").count(".") == 2]
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs left half-written; parts younger than a day may be another run's, still growing."""
+    for part in folder.glob(".part-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _DAY_S:
+                part.unlink()
 
 
 def _check_names(cases: Sequence[CaseRef]) -> None:
