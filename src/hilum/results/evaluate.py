@@ -139,7 +139,7 @@ def _jobs(
 ) -> tuple[dict[str, tuple[Path, Path | None]], dict[str, str], list[str]]:
     jobs: dict[str, tuple[Path, Path | None]] = dict(pairing.pairs)
     failures, warnings = {}, []
-    if not pairing.pairs and (missing != "zero" or pairing.prediction_only):
+    if not pairing.pairs:
         left, right = next(iter(pairing.truth_only)), next(iter(pairing.prediction_only))
         raise DatasetError(
             f"no case has both a truth and a prediction (truths such as {left!r}, predictions such as {right!r})",

@@ -151,7 +151,9 @@ def _empty_regions(scores: Mapping[str, CaseScore]) -> list[str]:
 def _left_out(mean: Mapping[str, Mapping[str, Estimate]], cases: int) -> list[str]:
     warnings = []
     for region, metrics in mean.items():
-        short = {metric: cases - e.n for metric, e in metrics.items() if e.n < cases}
+        # lesion rates by size are undefined wherever a case has no lesion of that size, which is no news
+        plain_metrics = {metric: e for metric, e in metrics.items() if not metric.startswith("lesion_")}
+        short = {metric: cases - e.n for metric, e in plain_metrics.items() if e.n < cases}
         if short:
             most = max(short.values())
             some = ", ".join(list(short)[:3]) + (f" and {len(short) - 3} more metrics" if len(short) > 3 else "")

@@ -55,7 +55,9 @@ class SurfelDistances:
     def robust_hausdorff_mm(self, percent: float) -> float:
         """The distance within which ``percent`` of a surface's area lies, the larger of both directions."""
         sides = ((self.truth_mm, self.truth_mm2), (self.prediction_mm, self.prediction_mm2))
-        return max((_share_mm(*side, percent) for side in sides), key=lambda mm: (mm != mm, mm))
+        return max(
+            (_share_mm(*side, percent) for side in sides), key=lambda mm: (mm == mm, mm)
+        )  # a side without surface says nothing
 
     def average_mm(self) -> tuple[float, float]:
         """Area-weighted mean distance: truth to prediction, prediction to truth."""
