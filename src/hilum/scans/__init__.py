@@ -9,7 +9,7 @@ does not know models, patches or reports.
     read_volume    the voxels as they are
     find_scans     files, folders, zips and globs to scans with case names
 
-The formats' own readers are imported when first used: NIfTI alone needs neither pydicom nor SimpleITK.
+The formats' own readers are imported when first used: a NIfTI file does not wait for SimpleITK.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ def _by_pydicom(file: BinaryIO) -> Head:
         start, length = _pixel_place(file, dataset)
     shared, per_frame = (dataset.get(word) or [] for word in _GROUPS)
     common = _flat(shared[0]) if shared else {}
-    return Head(common | _flat(dataset) | media, [common | _flat(frame) for frame in per_frame], syntax, start, length)
+    return Head(_flat(dataset) | common | media, [common | _flat(frame) for frame in per_frame], syntax, start, length)
 
 
 def _pixel_place(file: BinaryIO, dataset: Dataset) -> tuple[int, int]:

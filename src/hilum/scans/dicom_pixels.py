@@ -172,7 +172,8 @@ def _stored_by_pydicom(file: CtFile, frames: list[int]) -> list[np.ndarray]:
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.shape[0] <= max(frames):
         raise _cut_off(file, f"{pixels.shape[0]} frames of {file.frames}")
-    return [np.array(pixels[frame]) for frame in frames]
+    native = pixels.dtype.newbyteorder("=")
+    return [pixels[frame].astype(native) for frame in frames]
 
 
 def _check_readable(file: CtFile) -> None:
