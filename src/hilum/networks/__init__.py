@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hilum.prepare.plan import Plan
 
-__all__ = ["build", "canonical_keys", "check_patch", "describe", "names", "plan_options"]
+__all__ = ["build", "canonical_keys", "check_name", "check_patch", "describe", "names", "plan_options"]
 
 
 def names() -> list[str]:
@@ -60,6 +60,11 @@ def build(name: str, options: Mapping[str, Any], in_channels: int, out_channels:
     assert dims in (2, 3), dims
     network: nn.Module = _module(name, "build").build(options, in_channels, out_channels, dims)
     return network
+
+
+def check_name(name: str) -> None:
+    """Raise RecipeError, listing the known ones, unless there is a network of this name."""
+    _module(name, "build")
 
 
 def check_patch(name: str, options: Mapping[str, Any], patch: Sequence[int]) -> None:

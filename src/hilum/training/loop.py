@@ -1,0 +1,130 @@
+"""RECIPE + DATA SET -> MODEL FOLDER: the training run, from the first case to the last step.
+
+Comes in: a recipe, a data set, a folder RUN. Goes out: ``RUN/model`` (what ``segment`` takes), ``RUN/log.jsonl``,
+``RUN/checkpoint``, ``RUN/recipe.toml``, ``RUN/folds.json``, ``RUN/plan.json``, ``RUN/prepared``. Knows no whole-scan
+inference: judging the model on the held-out cases is the caller's next step.
+
+A run that was interrupted goes on by itself; on one machine's CPU it then takes the very steps that it would have
+taken.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hilum import device as devices
+from hilum.config import Recipe, seconds_of, to_table
+from hilum.datasets import Dataset
+from hilum.progress import SILENT, Progress
+from hilum.training.checkpoint import checkpoint_facts, load_checkpoint, remove_checkpoint
+from hilum.training.run import Run
+from hilum.training.setup import check_recipe, check_same_run, set_up
+from hilum.training.stopping import StopSignals
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        model: the model folder.
+        held_out: names of the cases that were not trained on.
+        log: ``RUN/log.jsonl``.
+        seconds: time spent training, over all parts of the run.
+        steps: steps taken.
+        was_finished: True if there was nothing left to do.
+    """
+
+    model: Path
+    held_out: tuple[str, ...]
+    log: Path
+    seconds: float
+    steps: int
+    was_finished: bool = False
+
+
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    *,
+    fold: int | str = 0,
+    device: str = "auto",
+    resume: bool = True,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+    commit: str = "",
+) -> RunResult:
+    """Train one fold, or go on with it.
+
+    Args:
+        recipe: what a person chose.
+        dataset: the cases.
+        out: RUN. If it holds a checkpoint of the same recipe, the run goes on; a larger ``steps`` or ``budget`` extends
+            it; a finished one is returned at once.
+        fold: which fold is held out, or "all" to train on every case.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        resume: False forgets what RUN holds and begins anew.
+        workers: processes that prepare cases; None decides.
+        progress: where to say how far it is.
+        commit: version control's name of the code, for the model's card.
+
+    Raises:
+        RecipeError: the recipe contradicts itself, the data or the run in this folder.
+        DatasetError: no usable cases.
+        TrainingError: NaN, too little memory, a damaged checkpoint; or a signal asked to stop (the message says how to
+            go on).
+        OutputError: the disk is full; the last checkpoint is kept.
+    """
+    out = Path(out)
+    check_recipe(recipe)
+    where = devices.choose(device)
+    devices.autocast_dtype(where, recipe.training.precision)  # refuses what the device cannot do
+    devices.use_threads()
+    if not resume:
+        _forget(out)
+    before = checkpoint_facts(out / "checkpoint")
+    if before is not None:
+        check_same_run(to_table(recipe), fold, before, out)
+        if _is_over(recipe, before) and (out / "model" / "model.json").is_file():
+            progress.say(f"{out}: this run is finished ({before['step']} steps); more steps or budget extend it")
+            return _result(out, before, True)
+    setup = set_up(recipe, dataset, out, fold, workers, progress)
+    run = Run(recipe, setup, out, str(fold), where, progress, commit)
+    run.begin(load_checkpoint(out / "checkpoint"))
+    with StopSignals() as stop:
+        run.go(stop)
+    run.save_model()
+    facts = checkpoint_facts(out / "checkpoint")
+    assert facts is not None
+    return _result(out, facts, False)
+
+
+def _is_over(recipe: Recipe, facts: dict[str, Any]) -> bool:
+    """Whether a run with this checkpoint has nothing left to do: its steps are taken, or its budget was spent."""
+    if int(facts["step"]) >= recipe.training.steps:
+        return True
+    budget, before = (seconds_of(text) for text in (recipe.training.budget, facts["recipe"]["training"]["budget"]))
+    return bool(facts["finished"]) and budget is not None and before is not None and budget <= before
+
+
+def _forget(out: Path) -> None:
+    remove_checkpoint(out / "checkpoint")
+    for name in ("log.jsonl", "plan.json", "fingerprint.json", "folds.json"):
+        (out / name).unlink(missing_ok=True)
+    if (out / "model" / "model.json").is_file():
+        shutil.rmtree(out / "model")
+
+
+def _result(out: Path, facts: dict[str, Any], was_finished: bool) -> RunResult:
+    return RunResult(
+        out / "model",
+        tuple(facts["held_out"]),
+        out / "log.jsonl",
+        float(facts["seconds"]),
+        int(facts["step"]),
+        was_finished,
+    )

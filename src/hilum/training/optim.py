@@ -1,0 +1,146 @@
+"""GRADIENTS -> BETTER WEIGHTS: optimisers, learning-rate schedules, averaged weights.
+
+Comes in: a network's parameters and the recipe's training options. Goes out: an optimiser, the learning rate at a
+point of the run, averaged weights. Knows no data and no clock: how far the run is arrives as a fraction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from hilum.config import TrainingOptions
+from hilum.errors import RecipeError
+
+
+def sgd(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, all parameters decayed, as nnU-Net v2 trains."""
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        nesterov=options.momentum > 0,
+        weight_decay=options.weight_decay,
+    )
+
+
+def adamw(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); scales and biases, which hold no capacity, are not decayed."""
+    return torch.optim.AdamW(_groups(network, options.weight_decay), lr=options.learning_rate)
+
+
+def adam(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba 2015) with its L2 penalty on kernels."""
+    return torch.optim.Adam(_groups(network, options.weight_decay), lr=options.learning_rate)
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingOptions], torch.optim.Optimizer]] = {
+    "sgd": sgd,
+    "adamw": adamw,
+    "adam": adam,
+}
+
+
+def poly(done: float) -> float:
+    """``(1 - done)^0.9``: nnU-Net's, from Chen et al. 2017 (DeepLab)."""
+    return float((1 - done) ** 0.9)
+
+
+def cosine(done: float) -> float:
+    """Half a cosine, 1 to 0 (Loshchilov and Hutter 2017)."""
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def constant(done: float) -> float:
+    """Always 1; for averaged weights, and for runs that may be stretched later."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"poly": poly, "cosine": cosine, "constant": constant}
+
+
+def make_optimizer(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """The optimiser that the recipe names, over all of a network's parameters."""
+    check_options(options)
+    return OPTIMIZERS[options.optimizer](network, options)
+
+
+def check_options(options: TrainingOptions) -> None:
+    """Refuse, before anything is computed, what cannot train.
+
+    Raises:
+        RecipeError: no such optimiser or schedule, or numbers out of bounds.
+    """
+    for key, known in (("optimizer", list(OPTIMIZERS)), ("schedule", list(SCHEDULES))):
+        if getattr(options, key) not in known:
+            raise RecipeError(f"no {key} {getattr(options, key)!r}", where=f"training.{key}", wanted=f"one of {known}")
+    for key, good, wanted in (
+        ("steps", options.steps >= 1, "a number of at least 1"),
+        ("epoch_steps", options.epoch_steps >= 1, "a number of at least 1"),
+        ("learning_rate", options.learning_rate > 0, "a number above 0"),
+        ("weight_decay", options.weight_decay >= 0, "a number of at least 0"),
+        ("momentum", 0 <= options.momentum < 1, "a number from 0 to below 1"),
+        ("ema", 0 <= options.ema < 1, "0 (off), or a number below 1 such as 0.999"),
+        ("clip_norm", options.clip_norm >= 0, "0 (off), or a number above 0"),
+        ("warmup_steps", options.warmup_steps >= 0, "a number of at least 0"),
+        ("checkpoint_minutes", options.checkpoint_minutes >= 0, "a number of at least 0"),
+    ):
+        if not good:
+            raise RecipeError(f"{getattr(options, key)}", where=f"training.{key}", wanted=wanted)
+
+
+def learning_rate(options: TrainingOptions, step: int, done: float) -> float:
+    """The rate for a step.
+
+    Args:
+        options: base rate, schedule, warm-up.
+        step: steps taken before this one; the rate grows linearly over the first ``warmup_steps``.
+        done: how much of the run is over, 0 to 1: by steps, or by seconds where the run has a budget.
+    """
+    warm = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
+    return options.learning_rate * warm * SCHEDULES[options.schedule](min(1.0, max(0.0, done)))
+
+
+class AveragedWeights:
+    """Exponential moving average of a network's weights: what a noisy run would have settled on.
+
+    The decay grows to its final value as ``(1 + t) / (10 + t)``, so that the first weights are soon forgotten.
+
+    Args:
+        network: whose weights are followed.
+        decay: final decay, 0 to below 1.
+    """
+
+    def __init__(self, network: nn.Module, decay: float):
+        assert 0 < decay < 1, decay
+        self.decay, self.updates = decay, 0
+        self.tensors = {key: value.detach().clone() for key, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take in the network's present weights."""
+        keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        for key, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.tensors[key].lerp_(value, 1 - keep)
+            else:
+                self.tensors[key].copy_(value)
+
+    def load(self, tensors: Mapping[str, torch.Tensor], updates: int) -> None:
+        """Go on from a checkpoint."""
+        self.updates = updates
+        for key, value in self.tensors.items():
+            value.copy_(tensors[key])
+
+
+def _groups(network: nn.Module, decay: float) -> list[dict[str, object]]:
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

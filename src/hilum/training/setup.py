@@ -1,0 +1,183 @@
+"""RECIPE + DATA SET -> WHAT A RUN NEEDS: folds, plan, prepared cases, the network's description.
+
+Comes in: a recipe, a data set, a run's folder, a fold. Goes out: a ``RunSetup``; ``RUN/recipe.toml``,
+``RUN/folds.json``, ``RUN/plan.json`` and ``RUN/prepared`` are written on the way. Knows no optimiser and no loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hilum import networks
+from hilum.config import Recipe, seconds_of, to_table, to_toml
+from hilum.datasets import CaseRef, Dataset
+from hilum.datasets.folds import make_folds, write_folds
+from hilum.errors import DatasetError, RecipeError, UsageError
+from hilum.files import plain, read_json, write_json, write_text
+from hilum.labels import LabelScheme
+from hilum.model import NetworkSpec
+from hilum.patches.augment import settings_from
+from hilum.prepare.fingerprint import fingerprint
+from hilum.prepare.plan import Plan, make_plan
+from hilum.prepare.store import Store, build_store
+from hilum.progress import Progress
+from hilum.training.losses import make_loss
+from hilum.training.optim import check_options
+
+# what may change between the parts of one run: its length, its place, how it is shown and used afterwards
+_MAY_CHANGE = {
+    "name",
+    "description",
+    "inference",
+    "postprocess",
+    "data.path",
+    "training.steps",
+    "training.budget",
+    "training.checkpoint_minutes",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class RunSetup:
+    """Everything that is decided before the first step.
+
+    Attributes:
+        scheme: the labels.
+        plan: what the data decided.
+        spec: the network.
+        store: prepared cases.
+        training: names of the cases to learn from.
+        held_out: names of the fold's other cases; empty for fold "all".
+    """
+
+    scheme: LabelScheme
+    plan: Plan
+    spec: NetworkSpec
+    store: Store
+    training: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def set_up(
+    recipe: Recipe, dataset: Dataset, out: Path, fold: int | str, workers: int | None, progress: Progress
+) -> RunSetup:
+    """Split, fingerprint, plan, check the network against the plan, prepare the cases.
+
+    Raises:
+        DatasetError: too few cases with labels.
+        UsageError: a fold that does not exist.
+        RecipeError: a plan and a network that do not fit together.
+    """
+    scheme = recipe.scheme
+    cases = list(dataset.labelled)
+    if not cases:
+        raise DatasetError("no case has labels", where=dataset.name, wanted="cases with a scan and a label map")
+    training, held_out = _split(recipe, cases, out, fold)
+    write_text(out / "recipe.toml", to_toml(recipe))
+    plan = _plan(recipe, scheme, cases, out, workers, progress)
+    spec = network_spec(recipe, plan, scheme)
+    store = build_store(out / "prepared", cases, plan, scheme, workers or 0, progress)
+    return RunSetup(scheme, plan, spec, store, training, held_out)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Find what is wrong with a recipe now, and not after hours of preparing.
+
+    Raises:
+        RecipeError: a name that does not exist, an option out of bounds.
+        UsageError: a budget that is no time.
+    """
+    networks.check_name(recipe.network.name)
+    make_loss(recipe.training.loss, recipe.training.loss_options, recipe.scheme.class_count)
+    check_options(recipe.training)
+    settings_from(recipe.patches.augment, recipe.patches.augment_options)
+    seconds_of(recipe.training.budget)
+
+
+def network_spec(recipe: Recipe, plan: Plan, scheme: LabelScheme) -> NetworkSpec:
+    """The planned network with the recipe's own options, its patch checked.
+
+    Raises:
+        RecipeError: options or a patch that make no network.
+    """
+    planned = networks.plan_options(plan) | {"deep_supervision": recipe.training.deep_supervision}
+    spec = NetworkSpec(recipe.network.name, planned | recipe.network.options, 1, scheme.class_count, plan.dims)
+    networks.check_patch(spec.name, spec.options, plan.patch)
+    return spec
+
+
+def check_same_run(recipe: Mapping[str, Any], fold: int | str, facts: Mapping[str, Any], where: Path) -> None:
+    """Refuse to go on with another recipe or fold than the checkpoint's.
+
+    Args:
+        recipe: this run's, as ``config.to_table`` gives it.
+        fold: this run's.
+        facts: the checkpoint's.
+        where: the run's folder, for the message.
+
+    Raises:
+        RecipeError: naming what differs.
+    """
+    before, now = _flat(facts["recipe"]), _flat(recipe)
+    differs = [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(set(before) | set(now))
+        if before.get(key) != now.get(key) and not _may_change(key)
+    ]
+    if str(facts["fold"]) != str(fold):
+        differs.insert(0, f"fold was {facts['fold']!r} and is {str(fold)!r}")
+    if differs:
+        raise RecipeError(
+            f"this run was begun differently: {'; '.join(differs[:4])}",
+            where=where,
+            wanted="the same recipe (its steps and budget may change)",
+            fix="choose another --out folder, or begin anew with --restart",
+        )
+
+
+def _plan(
+    recipe: Recipe, scheme: LabelScheme, cases: list[CaseRef], out: Path, workers: int | None, progress: Progress
+) -> Plan:
+    """The plan that this folder holds if it was made for the same cases and wishes, else a new one."""
+    asked = {
+        "cases": [case.name for case in cases],
+        "labels": scheme.to_json(),
+        "prepare": to_table(recipe)["prepare"],
+    }
+    plan_file, facts_file = out / "plan.json", out / "fingerprint.json"
+    if plan_file.is_file() and facts_file.is_file() and read_json(facts_file).get("asked") == plain(asked):
+        return Plan.from_json(read_json(plan_file))
+    facts = fingerprint(cases, scheme, workers or 0, progress)
+    plan = make_plan(facts, recipe.prepare, scheme)
+    write_json(plan_file, plan.to_json())
+    write_json(facts_file, plain({"asked": asked, **facts.to_json()}))
+    return plan
+
+
+def _split(recipe: Recipe, cases: list[CaseRef], out: Path, fold: int | str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    names = tuple(case.name for case in cases)
+    if str(fold) == "all":
+        return names, ()
+    if not str(fold).isdecimal() or int(fold) >= recipe.data.folds:
+        raise UsageError(f"fold {fold!r}", wanted=f"0 to {recipe.data.folds - 1}, or all")
+    folds = make_folds(cases, recipe.data.folds, recipe.data.seed)
+    write_folds(out / "folds.json", folds)
+    held_out = folds[int(fold)]
+    training = tuple(name for name in names if name not in held_out)
+    if not training:
+        raise DatasetError("no case is left to train on", wanted="cases of at least two patients, or fold all")
+    return training, tuple(held_out)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _may_change(key: str) -> bool:
+    return key in _MAY_CHANGE or key.partition(".")[0] in _MAY_CHANGE

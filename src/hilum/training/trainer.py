@@ -1,0 +1,146 @@
+"""BATCH -> A BETTER NETWORK: one training step, one look at held-out patches, and everything that must be saved.
+
+Comes in: a set-up run and batches. Goes out: losses; weights. Knows no clock, no files and no log.
+
+Short types are used for convolutions only (autocast): weights, their updates and the loss stay fp32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from hilum import device as devices
+from hilum.config import Recipe
+from hilum.errors import TrainingError
+from hilum.patches.batches import Batch, Batches
+from hilum.training.checkpoint import Checkpoint, restore
+from hilum.training.losses import make_loss
+from hilum.training.optim import AveragedWeights, learning_rate, make_optimizer
+from hilum.training.setup import RunSetup
+from hilum.training.tracking import PatchDice
+
+
+class Trainer:
+    """Network, optimiser, averaged weights and how many steps they have taken.
+
+    Args:
+        setup: what was decided before the first step.
+        recipe: what a person chose.
+        device: where to compute.
+
+    Attributes:
+        step: steps taken.
+
+    Raises:
+        RecipeError: a loss, optimiser or schedule that does not exist, or their options.
+    """
+
+    def __init__(self, setup: RunSetup, recipe: Recipe, device: torch.device):
+        self.options, self.setup, self.device, self.step = recipe.training, setup, device, 0
+        self.loss = make_loss(self.options.loss, self.options.loss_options, setup.scheme.class_count)
+        self.network = setup.spec.build().to(device)
+        self.optimizer = make_optimizer(self.network, self.options)
+        self.ema = AveragedWeights(self.network, self.options.ema) if self.options.ema else None
+        self.dtype = devices.autocast_dtype(device, self.options.precision)
+        # fp16's smallest number is 6e-8: gradients are scaled up for it; bf16 reaches as far as fp32 and needs none
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights that a model is made of: averaged ones where the recipe wants them."""
+        return self.ema.tensors if self.ema is not None else dict(self.network.state_dict())
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def learn(self, batch: Batch, done: float) -> float:
+        """One step; returns its loss.
+
+        Args:
+            batch: what to learn from.
+            done: how much of the run is over, 0 to 1.
+
+        Raises:
+            TrainingError: the loss or the gradients are not finite, or memory does not suffice.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.options, self.step, done)
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = self._forward(batch)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise self._not_finite("the loss", value, batch)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+                raise _no_memory(self.device) from error
+            raise
+        self.scaler.unscale_(self.optimizer)
+        limit = self.options.clip_norm or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        if not math.isfinite(norm) and not self.scaler.is_enabled():  # the scaler skips such steps and scales down
+            raise self._not_finite("the gradients' norm", norm, batch)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update(self.network)
+        self.step += 1
+        return value
+
+    @torch.no_grad()
+    def patch_dice(self, batches: Batches, count: int) -> dict[str, float | None]:
+        """Dice over ``count`` held-out batches (the same ones each time) of the weights that would be saved now."""
+        pooled = PatchDice([label.name for label in self.setup.scheme.labels])
+        self.network.eval()
+        for index in range(count):
+            batch = batches.batch(index)
+            with devices.autocast(self.device, self.options.precision):
+                logits = functional_call(self.network, self.weights, (batch.images,))
+            pooled.add(batch.labels, logits.float())
+        return pooled.scores()
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint needs besides tensors."""
+        scaler = self.scaler.state_dict() if self.scaler.is_enabled() else None
+        return {"step": self.step, "scaler": scaler}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where a checkpoint was taken.
+
+        Raises:
+            TrainingError: it is another network's.
+        """
+        restore(checkpoint, self.network, self.optimizer, self.ema)
+        self.step = int(checkpoint.facts["step"])
+        scaler: Mapping[str, Any] | None = checkpoint.facts.get("scaler")
+        if scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(dict(scaler))
+
+    def _forward(self, batch: Batch) -> torch.Tensor:
+        with devices.autocast(self.device, self.options.precision):
+            logits = self.network(batch.images)
+        return self.loss(logits, batch.labels)
+
+    def _not_finite(self, what: str, value: float, batch: Batch) -> TrainingError:
+        return TrainingError(
+            f"{what} is {value} at step {self.step + 1}, in patches of {', '.join(dict.fromkeys(batch.names))}",
+            fix="look at those cases, lower training.learning_rate, or take training.precision = 'fp32'; "
+            "the last checkpoint is kept",
+        )
+
+
+def _no_memory(device: torch.device) -> TrainingError:
+    return TrainingError(
+        f"the memory of {devices.describe(device)} does not suffice for a training step",
+        fix="lower prepare.memory_gb, or set a smaller prepare.patch or prepare.batch, in a new --out folder",
+    )

@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from hilum import device as devices
+from hilum.config import recipe_from
+from hilum.datasets import CaseRef, Dataset
+from hilum.errors import DatasetError, OutputError, RecipeError, TrainingError, UsageError
+from hilum.labels import SCHEMES
+from hilum.model import load_model
+from hilum.progress import Progress
+from hilum.training import run as runs
+from hilum.training.checkpoint import checkpoint_facts, load_checkpoint
+from hilum.training.loop import train
+from hilum.training.stopping import StopSignals
+from hilum.training.tracking import Epoch, Log, PatchDice, read_log
+from hilum.training.trainer import Trainer
+
+SIDE = 24
+
+
+def make_cases(folder: Path, count: int = 3) -> Dataset:
+    """Cubes of 60 HU with a tumour of 120 HU in a block of -50 HU: learnt in seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = []
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        labels = np.zeros((SIDE,) * 3, np.uint8)
+        a, b, c = rng.integers(3, 7, 3)
+        labels[a : a + 12, b : b + 12, c : c + 12] = 1
+        labels[a + 3 : a + 8, b + 3 : b + 8, c + 3 : c + 8] = 2
+        hu = np.array([-50, 60, 120])[labels] + rng.normal(0, 10, labels.shape)
+        for name, array in (("image", hu.astype(np.int16)), ("labels", labels)):
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / f"case{index}_{name}.nii.gz")
+        cases.append(
+            CaseRef(
+                f"case{index}",
+                folder / f"case{index}_image.nii.gz",
+                folder / f"case{index}_labels.nii.gz",
+                f"patient{index}",
+            )
+        )
+    return Dataset("cubes", tuple(cases), SCHEMES["lits"])
+
+
+@pytest.fixture(scope="module")
+def cubes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_cases(tmp_path_factory.mktemp("cubes"))
+
+
+def recipe(**training: Any) -> Any:
+    table: dict[str, Any] = {
+        "name": "cubes",
+        "labels": "lits",
+        "data": {"dataset": "folder", "folds": 3},
+        "prepare": {"patch": [16, 16, 16], "batch": 2, "base_features": 4, "spacing_mm": [1.0, 1.0, 1.0]},
+        "patches": {"augment": "light"},
+        "training": {
+            "steps": 6,
+            "epoch_steps": 1,
+            "optimizer": "adamw",
+            "learning_rate": 0.01,
+            "precision": "fp32",
+            **training,
+        },
+    }
+    return recipe_from(table)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cpu_count", lambda *_: 1)  # tests share the machine
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] for line in read_log(out / "log.jsonl") if "epoch" in line]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = load_model(a).weights[0], load_model(b).weights[0]
+    return all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+class Interrupting(Progress):
+    """A progress that pulls the plug when a training step is done for the n-th time."""
+
+    def __init__(self, after: int, error: type[BaseException] | int = KeyboardInterrupt, title: str = ""):
+        super().__init__(title)
+        self.after, self.error = after, error
+
+    def stage(self, title: str, total: int = 0) -> Progress:
+        return Interrupting(self.after, self.error, title)
+
+    def step(self, count: int = 1, note: str = "") -> None:
+        super().step(count, note)
+        if self.title == "Training" and self.done == self.after:
+            if isinstance(self.error, int):
+                os.kill(os.getpid(), self.error)
+            else:
+                raise self.error
+
+
+def test_a_run_writes_what_it_promises(tmp_path: Path, cubes: Dataset) -> None:
+    result = train(recipe(steps=5, epoch_steps=2, ema=0.9), cubes, tmp_path / "run", device="cpu", commit="abc")
+    assert {item.name for item in (tmp_path / "run").iterdir()} == {
+        "checkpoint",
+        "fingerprint.json",
+        "folds.json",
+        "log.jsonl",
+        "model",
+        "plan.json",
+        "prepared",
+        "recipe.toml",
+    }
+    first, *lines = [json.loads(text) for text in result.log.read_text().splitlines()]
+    assert set(first["facts"]) >= {"hilum", "torch", "device", "precision", "training", "held_out", "parameters"}
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 2), (2, 4), (3, 5)]
+    for line in lines:
+        assert 0 <= line["data_wait"] <= 1 and line["patches_per_second"] > 0 and line["peak_memory_gb"] > 0
+        assert set(line["patch_dice"]) == {"liver", "tumour"} and line["time_left_s"] >= 0 and line["loss"] > 0
+    assert len(result.held_out) == 1 and result.held_out[0] not in first["facts"]["training"]
+    model = load_model(result.model)
+    assert model.card["commit"] == "abc" and model.card["held_out"] == list(result.held_out)
+    assert "not a medical device" in model.card["warning"]
+    checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert checkpoint is not None  # the averaged weights are the model's
+    assert all(torch.equal(model.weights[0][key], x) for key, x in checkpoint.group("ema").items())
+    assert not all(torch.equal(model.weights[0][key], x) for key, x in checkpoint.group("model").items())
+
+
+def test_it_learns(tmp_path: Path, cubes: Dataset) -> None:
+    train(recipe(steps=40, epoch_steps=20, learning_rate=0.02), cubes, tmp_path / "run", device="cpu")
+    last = read_log(tmp_path / "run" / "log.jsonl")[-1]
+    assert last["loss"] < 0.7 * losses(tmp_path / "run")[0]
+    assert last["patch_dice"]["liver"] > 0.7
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "optimizer": "sgd", "momentum": 0.9, "schedule": "cosine"}])
+def test_an_interrupted_run_takes_the_very_same_steps(tmp_path: Path, cubes: Dataset, options: dict[str, Any]) -> None:
+    asked = recipe(steps=10, checkpoint_minutes=0.0, **options)
+    train(asked, cubes, tmp_path / "straight", device="cpu")
+    with pytest.raises(KeyboardInterrupt):  # as a kill would: nothing is saved on the way out but what was
+        train(asked, cubes, tmp_path / "cut", device="cpu", progress=Interrupting(6))
+    facts = checkpoint_facts(tmp_path / "cut" / "checkpoint")
+    assert facts is not None and facts["step"] == 5
+    assert not (tmp_path / "cut" / "model").exists()
+    train(asked, cubes, tmp_path / "cut", device="cpu")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "straight")
+    assert len(losses(tmp_path / "cut")) == 10
+    assert same_weights(tmp_path / "cut", tmp_path / "straight")
+
+
+def test_an_epoch_that_was_cut_is_logged_as_if_it_had_not_been(tmp_path: Path, cubes: Dataset) -> None:
+    asked = recipe(steps=6, epoch_steps=4, checkpoint_minutes=0.0)
+    train(asked, cubes, tmp_path / "straight", device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        train(asked, cubes, tmp_path / "cut", device="cpu", progress=Interrupting(3))
+    train(asked, cubes, tmp_path / "cut", device="cpu")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_and_saves(tmp_path: Path, cubes: Dataset, number: int) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(TrainingError, match=r"stopped by SIG\w+ after step 3 of 6.*run the same command again"):
+        train(recipe(), cubes, tmp_path / "run", device="cpu", progress=Interrupting(3, number))
+    assert signal.getsignal(number) is before
+    facts = checkpoint_facts(tmp_path / "run" / "checkpoint")
+    assert facts is not None and facts["step"] == 3
+    assert train(recipe(), cubes, tmp_path / "run", device="cpu").steps == 6
+
+
+def test_a_second_signal_acts_as_ever() -> None:
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_finished_run_is_returned_and_a_longer_one_goes_on(tmp_path: Path, cubes: Dataset) -> None:
+    out = tmp_path / "run"
+    first = train(recipe(steps=3), cubes, out, device="cpu")
+    stamp = (out / "model" / "weights.safetensors").stat().st_mtime_ns
+    again = train(replace(recipe(steps=3), name="other", description="said otherwise"), cubes, out, device="cpu")
+    assert again.was_finished and not first.was_finished and again.steps == 3 and again.held_out == first.held_out
+    assert (out / "model" / "weights.safetensors").stat().st_mtime_ns == stamp
+    longer = train(recipe(steps=5), cubes, out, device="cpu")
+    assert (longer.steps, longer.was_finished) == (5, False) and longer.seconds > first.seconds
+    assert len(losses(out)) == 5 and load_model(out).card["steps"] == 5
+    anew = train(recipe(steps=2), cubes, out, device="cpu", resume=False)
+    assert anew.steps == 2 and len(losses(out)) == 2
+
+
+def test_another_recipe_or_fold_is_refused(tmp_path: Path, cubes: Dataset) -> None:
+    out = tmp_path / "run"
+    train(recipe(steps=2), cubes, out, device="cpu")
+    with pytest.raises(RecipeError, match=r"training.learning_rate was 0.01 and is 0.5.*--restart"):
+        train(recipe(steps=2, learning_rate=0.5), cubes, out, device="cpu")
+    with pytest.raises(RecipeError, match="fold was '0' and is '1'"):
+        train(recipe(steps=2), cubes, out, fold=1, device="cpu")
+    with pytest.raises(RecipeError, match="other cases"):
+        more = Dataset("cubes", make_cases(tmp_path / "more", 4).cases, SCHEMES["lits"])
+        train(recipe(steps=3), more, out, device="cpu")
+
+
+def test_a_plan_of_other_wishes_is_not_reused(tmp_path: Path, cubes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that fell over before its first checkpoint leaves a plan behind."""
+
+    def fall(*_: object) -> None:
+        raise TrainingError("fell over")
+
+    monkeypatch.setattr(Trainer, "learn", fall)
+    for features in (4, 6):
+        asked = recipe(steps=2)
+        asked = replace(asked, prepare=replace(asked.prepare, base_features=features))
+        with pytest.raises(TrainingError, match="fell over"):
+            train(asked, cubes, tmp_path / "run", device="cpu")
+        assert json.loads((tmp_path / "run" / "plan.json").read_text())["features"][0] == features
+
+
+def test_fold_all_trains_on_every_case(tmp_path: Path, cubes: Dataset) -> None:
+    result = train(recipe(steps=1), cubes, tmp_path / "run", fold="all", device="cpu")
+    first, line = read_log(result.log)
+    assert result.held_out == () and len(first["facts"]["training"]) == 3 and line["patch_dice"] is None
+
+
+def test_two_dimensions(tmp_path: Path, cubes: Dataset) -> None:
+    asked = recipe(steps=2)
+    asked = replace(asked, prepare=replace(asked.prepare, dims=2, patch=(16, 16), spacing_mm=(1.0, 1.0)))
+    result = train(asked, cubes, tmp_path / "run", device="cpu")
+    assert load_model(result.model).spec.dims == 2
+
+
+def test_a_budget_is_kept(tmp_path: Path, cubes: Dataset) -> None:
+    begin = time.monotonic()
+    result = train(recipe(steps=100_000, budget="3s", epoch_steps=10_000), cubes, tmp_path / "run", device="cpu")
+    assert result.seconds <= 5 and time.monotonic() - begin < 60
+    last = read_log(result.log)[-1]
+    assert 0 < result.steps < 100_000 and last["step"] == result.steps and last["patch_dice"] is not None
+    assert last["learning_rate"] < 0.5 * 0.01  # the schedule ran on the clock
+    assert train(recipe(steps=100_000, budget="3s", epoch_steps=10_000), cubes, tmp_path / "run").was_finished
+    longer = train(recipe(steps=100_000, budget="4s", epoch_steps=10_000), cubes, tmp_path / "run", device="cpu")
+    assert longer.steps > result.steps and longer.seconds <= 6
+
+
+def test_nan_names_the_step_and_the_cases(tmp_path: Path, cubes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = Trainer._forward
+
+    def bad(self: Trainer, batch: Any) -> torch.Tensor:
+        return good(self, batch) * (float("nan") if self.step == 3 else 1.0)
+
+    monkeypatch.setattr(Trainer, "_forward", bad)
+    with pytest.raises(
+        TrainingError, match=r"the loss is nan at step 4, in patches of case\d.*last checkpoint is kept"
+    ):
+        train(recipe(checkpoint_minutes=0.0), cubes, tmp_path / "run", device="cpu")
+    facts = checkpoint_facts(tmp_path / "run" / "checkpoint")
+    assert facts is not None and facts["step"] == 3
+
+
+def test_a_full_disk_is_said_and_the_checkpoint_kept(
+    tmp_path: Path, cubes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = runs.save_checkpoint
+
+    def full_at_the_third(folder: Path, network: Any, optimizer: Any, ema: Any, facts: Any) -> None:
+        if facts["step"] == 3:
+            raise OutputError("the disk is full", where=folder)
+        good(folder, network, optimizer, ema, facts)
+
+    monkeypatch.setattr(runs, "save_checkpoint", full_at_the_third)
+    with pytest.raises(OutputError, match="disk is full"):
+        train(recipe(checkpoint_minutes=0.0), cubes, tmp_path / "run", device="cpu")
+    facts = checkpoint_facts(tmp_path / "run" / "checkpoint")
+    assert facts is not None and facts["step"] == 2
+
+
+def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path, cubes: Dataset) -> None:
+    with pytest.raises(UsageError, match=r"fold '7'|fold 7"):
+        train(recipe(), cubes, tmp_path / "a", fold=7, device="cpu")
+    with pytest.raises(RecipeError, match="no loss"):
+        train(recipe(loss="focal"), cubes, tmp_path / "b", device="cpu")
+    with pytest.raises(RecipeError, match="at least 1"):
+        train(recipe(steps=0), cubes, tmp_path / "c", device="cpu")
+    unlabelled = Dataset("scans", tuple(replace(case, labels=None) for case in cubes.cases), None)
+    with pytest.raises(DatasetError, match="no case has labels"):
+        train(recipe(), unlabelled, tmp_path / "d", device="cpu")
+    wide = replace(recipe(), network=replace(recipe().network, options={"strides": [[1, 1, 1], [8, 8, 8], [8, 8, 8]]}))
+    with pytest.raises(RecipeError, match=r"divides by 64|one of each for every stage"):
+        train(wide, cubes, tmp_path / "e", device="cpu")
+
+
+KILLED = """
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    import test_loop as tests
+    from hilum import device
+    device.cpu_count = lambda *_: 1
+    asked = tests.recipe(steps=12, checkpoint_minutes=0.0)
+    tests.train(asked, tests.make_cases(Path(sys.argv[2])), Path(sys.argv[3]), device="cpu")
+"""
+
+
+def test_kill_minus_nine_and_again(tmp_path: Path) -> None:
+    asked = recipe(steps=12, checkpoint_minutes=0.0)
+    dataset, out = make_cases(tmp_path / "data"), tmp_path / "run"
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(Path(__file__).parent), str(tmp_path / "data"), out]
+    with subprocess.Popen([str(part) for part in command]) as process:
+        while process.poll() is None:
+            if len(losses(out)) >= 3:
+                process.send_signal(signal.SIGKILL)
+            time.sleep(0.01)
+    assert process.returncode == -signal.SIGKILL
+    train(asked, dataset, out, device="cpu")
+    train(asked, dataset, tmp_path / "straight", device="cpu")
+    assert losses(out) == losses(tmp_path / "straight") and same_weights(out, tmp_path / "straight")
+
+
+def test_log_drops_cut_lines_and_what_will_be_said_again(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log.jsonl")
+    log.begin({"torch": "2"})
+    for step in (1, 2, 3):
+        log.write({"epoch": step, "step": step, "loss": float("nan")})
+    with open(log.path, "a") as file:
+        file.write('{"epoch": 4, "st')
+    log.go_on(2, {"torch": "3"})
+    lines = read_log(log.path)
+    assert [line.get("epoch") for line in lines] == [None, 1, 2, None]
+    assert lines[1]["loss"] is None and lines[3] == {"resumed": {"torch": "3"}, "step": 2}
+
+
+def test_patch_dice_by_hand() -> None:
+    pooled = PatchDice(["kidney", "tumour", "cyst"])
+    truth = torch.tensor([[0, 1, 1, 2]])
+    guess = torch.tensor([[0, 1, 2, 2]])
+    pooled.add(truth, torch.nn.functional.one_hot(guess, 4).movedim(-1, 1).float())
+    pooled.add(truth[:, :2], torch.nn.functional.one_hot(truth[:, :2], 4).movedim(-1, 1).float())
+    assert pooled.scores() == {"kidney": pytest.approx(4 / 5), "tumour": pytest.approx(2 / 3), "cyst": None}
+
+
+def test_epoch_numbers_by_hand() -> None:
+    epoch = Epoch()
+    epoch.add(1.0, 2.0, 0.5)
+    epoch = Epoch(json.loads(json.dumps(epoch.to_json())))
+    epoch.add(2.0, 2.0, 1.5)
+    assert epoch.line(batch=4) == {"loss": 1.5, "epoch_seconds": 4.0, "data_wait": 0.5, "patches_per_second": 2.0}
+
+
+def test_bf16_learns_with_fp32_weights(tmp_path: Path, cubes: Dataset) -> None:
+    for precision in ("bf16", "fp32"):
+        train(recipe(steps=24, epoch_steps=12, precision=precision), cubes, tmp_path / precision, device="cpu")
+    short, full = losses(tmp_path / "bf16"), losses(tmp_path / "fp32")
+    assert short != full and short[-1] == pytest.approx(full[-1], rel=0.25)
+    checkpoint = load_checkpoint(tmp_path / "bf16" / "checkpoint")
+    assert checkpoint is not None and {x.dtype for x in checkpoint.tensors.values()} == {torch.float32}
