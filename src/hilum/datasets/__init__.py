@@ -1,0 +1,79 @@
+"""WHICH SCANS EXIST: every kind of data set as a list of cases.
+
+Comes in: the name of a kind (a file in this folder, or a dotted name of anybody's own module) and a path. Goes out: a
+``Dataset``: cases with image, labels and patient, and the label scheme where the data tell it. No voxel is read here.
+
+A new kind is one file ``datasets/NAME.py`` with a docstring and ``open_dataset(path) -> Dataset``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+from hilum.datasets.cases import CaseRef, Dataset
+from hilum.datasets.folds import make_folds, read_folds, write_folds
+from hilum.errors import DatasetError, UsageError
+
+__all__ = [
+    "CaseRef",
+    "Dataset",
+    "describe",
+    "make_folds",
+    "names",
+    "open_dataset",
+    "read_folds",
+    "write_folds",
+]
+
+_NO_KINDS = ("cases", "folds", "pairing")
+
+
+def names() -> list[str]:
+    """The kinds of data set that ship with hilum."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_KINDS)
+
+
+def describe() -> dict[str, str]:
+    """Each kind with the first sentence of its module."""
+    found = {}
+    for name in names():
+        text = importlib.import_module(f"hilum.datasets.{name}").__doc__ or ""
+        found[name] = text.strip().split("\n\n")[0].replace("\n", " ")
+    return found
+
+
+def open_dataset(name: str, path: str | Path) -> Dataset:
+    """Open a data set.
+
+    Args:
+        name: one of ``names()``, or a dotted module name with an ``open_dataset(path)`` of its own.
+        path: the data set's folder or manifest.
+
+    Raises:
+        UsageError: no such kind.
+        DatasetError: the path does not hold such a data set.
+    """
+    path = Path(path).expanduser()
+    if name in names():
+        module = importlib.import_module(f"hilum.datasets.{name}")
+    elif "." in name:
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            raise UsageError(
+                f"data set kind {name!r} cannot be imported ({error})", fix="put it on PYTHONPATH"
+            ) from None
+        if not hasattr(module, "open_dataset"):
+            raise UsageError(f"module {name!r} has no open_dataset(path)", fix="write that function in it")
+    else:
+        raise UsageError(f"no kind of data set {name!r}", wanted=f"one of {names()}, or a dotted module name")
+    if not path.exists():
+        raise DatasetError("no such file or folder", where=path)
+    dataset = module.open_dataset(path)
+    if not isinstance(dataset, Dataset):
+        raise UsageError(
+            f"open_dataset of {name!r} returned {type(dataset).__name__}", wanted="a hilum.datasets.Dataset"
+        )
+    return dataset
