@@ -2,7 +2,8 @@
 
 Comes in: a function of one case and the cases. Goes out: its results in the cases' order, or one error that names each
 bad case. Threads, not processes: decompression, NumPy and BLAS release the interpreter's lock, nothing has to be
-pickled, and no worker can die alone. Knows nothing of what the work is.
+pickled, and no worker can die alone (six cases took 5.6 s in two threads, 8.3 s in two processes already started, on
+two busy cores). Knows nothing of what the work is.
 """
 
 from __future__ import annotations
