@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -34,8 +35,16 @@ def patient_weights(patients: Sequence[str], samples: int = SAMPLES, seed: int =
     """
     _, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     count = int(index.max()) + 1 if index.size else 0
+    weights: np.ndarray = _draws(count, samples, seed)[:, index]
+    return weights
+
+
+@lru_cache(maxsize=4)
+def _draws(count: int, samples: int, seed: int) -> np.ndarray:
+    """How often each of ``count`` patients is drawn; kept, as a comparison of many metrics asks again and again."""
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples)
-    weights: np.ndarray = draws[:, index].astype(np.float64)
+    weights: np.ndarray = draws.astype(np.float64)
+    weights.setflags(write=False)
     return weights
 
 

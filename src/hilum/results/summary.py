@@ -60,6 +60,7 @@ def summarise(
         "scheme": scheme.name,
         "tn_counted_in": WHOLE_ARRAY,
         "intervals": {"level": LEVEL, "method": "percentile bootstrap by patient", "samples": SAMPLES, "seed": SEED},
+        "patients": dict(zip(names, groups, strict=True)) if patients else {},
         "cases": {name: scores[name].values for name in names},
         "mean": _written(mean),
         "pooled": _written(pooled),
