@@ -69,7 +69,7 @@ class Kidney:
 def draw_kidneys(rng: np.random.Generator) -> tuple[Kidney, Kidney]:
     """The right and the left kidney of one patient: alike in size, each with a pose of its own."""
     u = rng.uniform
-    size = float(np.clip(rng.normal(1.025, 0.055), 0.89, 1.17))
+    size = float(np.clip(rng.normal(1.025, 0.05), 0.9, 1.13))
     sinus, fat = u(0.85, 1.15), u(6, 14)
     right, left = (_draw_kidney(rng, side, size, sinus, fat) for side in (1, -1))
     return right, left
@@ -113,7 +113,8 @@ def clear_bed(slab: Slab, kidney: Kidney, masses: Sequence[Ellipsoid], hu: HU) -
         box.paint(bed, hu["visceral_fat"] + 4 * box.ripple, Part.VISCERAL_FAT, room)
         if fat > 4:
             # Gerota's fascia shows as a thin line
-            box.paint(np.abs(bed) - F(0.4), hu["visceral_fat"] + 70, None, box.among(Part.VISCERAL_FAT))
+            seen = box.among(Part.VISCERAL_FAT) & (box.ripple > -0.2)
+            box.paint(np.abs(bed) - F(0.4), hu["visceral_fat"] + 50, None, seen)
 
 
 def paint_renal_vessels(slab: Slab, kidney: Kidney, hu: HU) -> None:
@@ -136,7 +137,7 @@ def paint_renal_vessels(slab: Slab, kidney: Kidney, hu: HU) -> None:
         for piece in Tube(points, (radius,) * len(points)).pieces():
             box = slab.around(piece)
             if box is not None:
-                box.paint(box.distance(piece), bright, Part.VESSEL, box.among(Part.VISCERAL_FAT, Part.SOFT))
+                box.paint(box.distance(piece), bright, Part.SOFT, box.among(Part.VISCERAL_FAT, Part.SOFT))
 
 
 def paint_kidney(slab: Slab, kidney: Kidney, hu: HU) -> None:
@@ -153,7 +154,7 @@ def paint_kidney(slab: Slab, kidney: Kidney, hu: HU) -> None:
     mouth = ellipsoid_distance(h - F(rh + 4), v, w, (14.0, kidney.sinus[1] + 2, 0.62 * kidney.sinus[2]))
     hollow = np.minimum(sinus, mouth)
     parenchyma = smooth_cut(outside, hollow, 4.0)
-    room = box.among(*YIELDING, Part.VESSEL)
+    room = box.among(*YIELDING)
     box.paint(parenchyma, _parenchyma_hu(kidney, box, (h, v, w), outside, sinus, hu), kidney.part, room)
     within = np.maximum(hollow, outside)
     room = box.among(*YIELDING, kidney.part)

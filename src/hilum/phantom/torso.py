@@ -176,8 +176,8 @@ def _spine(slab: Slab, torso: Torso, hu: HU) -> None:
     box.paint(bone + F(1.6), marrow + 60, None)
     box.paint(body + F(1.9), marrow, None)
     canal = _oval(x, y + 24, 10.5, 7.8)
-    box.paint(canal, hu["visceral_fat"] + 60, Part.SOFT)
-    box.paint(canal + F(1.6), hu["cord"], Part.SOFT)
+    box.paint(canal, hu["visceral_fat"] + 60, Part.BONE)
+    box.paint(canal + F(1.6), hu["cord"], None)
 
 
 def _oval(x: np.ndarray, y: np.ndarray, a: float, b: float) -> np.ndarray:

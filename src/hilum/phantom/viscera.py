@@ -198,7 +198,8 @@ def paint_viscera(slab: Slab, torso: Torso, viscera: Viscera, hu: HU) -> None:
             box = slab.around(piece)
             if box is not None:
                 bright = hu["portal"] * 0.6 + hu["aorta"] * 0.4
-                box.paint(box.distance(piece), bright, Part.VESSEL, box.among(*free))
+                # small vessels are soft tissue that masses push aside
+                box.paint(box.distance(piece), bright, Part.SOFT, box.among(*free))
     box = slab.around(viscera.pancreas, 4.0)
     if box is not None:
         distance = box.distance(viscera.pancreas) + 2 * box.ripple + F(1.0) * box.texture
