@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from hilum.prepare.resample import resample_image, resample_labels
+from hilum.prepare.resample import count_labels, resample_image, resample_labels
 
 SHAPES = st.tuples(*[st.integers(1, 40)] * 3)
 
@@ -140,6 +140,12 @@ def test_no_label_is_lost_or_invented(old: tuple[int, ...], new: tuple[int, ...]
     found = resample_labels(labels, new, separate_z=separate_z)
     assert set(np.unique(found)) - {0} == set(np.unique(labels)) - {0}
     assert found.dtype == np.uint8 and found.shape == new
+
+
+def test_counting_labels_in_any_memory_order() -> None:
+    labels = np.random.default_rng(0).integers(0, 5, (11, 12, 13)).astype(np.uint8)
+    for view in (labels, labels.transpose(2, 0, 1)[::-1], np.asfortranarray(labels)):
+        assert np.array_equal(count_labels(view), np.bincount(labels.ravel(), minlength=256))
 
 
 def test_equal_label_shape_is_exact() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from hilum.errors import DatasetError, InputError
 from hilum.labels import LabelScheme
+from hilum.prepare.resample import count_labels
 from hilum.prepare.workers import over_cases
 from hilum.progress import SILENT, Progress
 from hilum.scans import read_labels, read_scan
@@ -163,8 +164,7 @@ def generator_for(name: str) -> np.random.Generator:
 def _look(case: CaseRef, scheme: LabelScheme) -> tuple[CaseFacts, np.ndarray]:
     scan, labels = read_pair(case, scheme)
     inside = labels.grid.oriented("SPL")
-    array = labels.array.ravel(order="K")
-    counts = np.bincount(array, minlength=256)
+    counts = count_labels(labels.oriented().array)
     # the sample is drawn in SPL order, so that the same case in another file order gives the same HU
     scan_DHW, labels_DHW = scan.oriented().array, labels.oriented().array
     places = np.flatnonzero(labels_DHW)

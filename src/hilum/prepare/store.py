@@ -35,6 +35,7 @@ from hilum.labels import LabelScheme, scheme_from
 from hilum.prepare.fingerprint import generator_for, read_pair
 from hilum.prepare.plan import Plan
 from hilum.prepare.preprocess import prepare_labels, prepare_scan
+from hilum.prepare.resample import count_labels
 from hilum.prepare.workers import check_cases, over_cases, worker_count
 from hilum.progress import SILENT, Progress
 from hilum.volume import Grid
@@ -192,7 +193,7 @@ def _prepare(folder: Path, case: CaseRef, key: str, plan: Plan, scheme: LabelSch
     prepared = prepare_scan(scan, plan, case.name, threads=threads)
     # the grids may differ by a rounded header; the label map is taken as lying on the scan's
     classes = scheme.class_lookup()[prepare_labels(labels.on(scan.grid, labels.array), prepared, plan, threads=threads)]
-    counts = np.bincount(classes.ravel(), minlength=scheme.class_count)
+    counts = count_labels(classes)[: scheme.class_count]
     arrays = dict(zip(_PARTS, (prepared.image_DHW, classes, _locations(classes, counts, case.name)), strict=True))
     files = {part: _save(folder / f"{case.name}.{key[:12]}.{part}.npy", array) for part, array in arrays.items()}
     write_json(
