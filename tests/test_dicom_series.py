@@ -244,6 +244,8 @@ def test_nested_folders_and_zip(tmp_path):
             archive.write(path, path.relative_to(tmp_path))
         archive.writestr("__MACOSX/._IM0", b"x" * 200)
         archive.writestr("notes.txt", "hello")
+    make_series(tmp_path / "p", HU[:1], name="scout", ImageType=["DERIVED", "SECONDARY", "LOCALIZER"])
+    assert read_scan(tmp_path / "p").header["left_aside"] == {"localizer": 1}
     volume = read_scan(tmp_path / "p.zip")
     np.testing.assert_array_equal(volume.array, expected.array)
     np.testing.assert_array_equal(volume.affine, expected.affine)

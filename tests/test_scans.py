@@ -1,6 +1,7 @@
 """The front door: bad input of every kind with its sentence, and real scans against the libraries that others use."""
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -260,3 +261,12 @@ def test_real_labels_round_trip(tmp_path):
     back = nib.load(tmp_path / "labels.nii.gz")
     np.testing.assert_array_equal(np.asanyarray(back.dataobj), np.asanyarray(nib.load(path).dataobj))
     np.testing.assert_array_equal(back.affine, nib.load(path).affine)
+
+
+def test_the_benchmark_runs_and_ends_in_json(tmp_path):
+    script = Path(__file__).parents[1] / "benchmarks" / "reading.py"
+    small = ["--slices", "4", "--size", "48", "--repeats", "1", "--out", str(tmp_path / "r.json")]
+    done = subprocess.run([sys.executable, str(script), *small], capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result == json.loads((tmp_path / "r.json").read_text())
+    assert set(result["times"]["dicom"]) == {"hilum", "SimpleITK", "pydicom"} and result["machine"]["cores"] >= 1

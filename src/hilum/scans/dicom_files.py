@@ -153,7 +153,7 @@ class CtFile:
 def ct_files(path: Path) -> tuple[list[CtFile], dict[str, int]]:
     """The CT images of a folder, zip or file, and how many other DICOM objects were left aside, by kind.
 
-    A folder's own files are looked at first; only if none of them is DICOM, those of its sub-folders.
+    A folder's own files are looked at first; only if none of them is CT, those of its sub-folders too.
 
     Raises:
         ScanError: nothing there, not a zip, no DICOM, no CT.
@@ -166,7 +166,7 @@ def ct_files(path: Path) -> tuple[list[CtFile], dict[str, int]]:
             with ThreadPoolExecutor(THREADS) as pool:
                 parts = pool.map(_read_headers, [group[k : k + _AT_ONCE] for k in range(0, len(group), _AT_ONCE)])
                 found = [item for part in parts for item in part if item is not None]
-            if found:
+            if any(isinstance(item, CtFile) for item in found):
                 break
     files = [item for item in found if isinstance(item, CtFile)]
     others = dict(Counter(item for item in found if isinstance(item, str)))
