@@ -217,3 +217,12 @@ def test_patients_and_options(folders: tuple[Path, Path, Path]) -> None:
     assert "nsd_0.25mm" in tumour
     assert "lesion_sensitivity_5mm_up" in tumour
     assert not any(math.isnan(v) for v in tumour.values() if v is not None)
+
+
+def test_all_cases_bad(tmp_path: Path) -> None:
+    write(tmp_path / "truth" / "a.nii.gz", labels())
+    write(tmp_path / "prediction" / "a.nii.gz", labels()[1:])
+    result = evaluate(tmp_path / "truth", tmp_path / "prediction", "plain", tmp_path / "out")
+    assert list(result["failures"]) == ["a"]
+    assert result["cases"] == result["mean"] == result["pooled"] == {}
+    assert (tmp_path / "out" / "scores.csv").read_text() == "case,region,metric,value\n"

@@ -99,6 +99,14 @@ def test_paired_difference_of_equals_and_of_nothing() -> None:
     assert math.isnan(nothing.p)
 
 
+def test_constant_change_has_no_effect_size_in_its_own_spread() -> None:
+    first = [0.1, 0.2, 0.3] * 20
+    found = paired_difference(first, [x + 0.1 for x in first], names(60))
+    assert math.isnan(found.cohen_dz)
+    assert found.rank_biserial == 1
+    assert paired_difference([0.1], [0.2], ["a"]).p == 1
+
+
 def test_scans_of_one_patient_are_one_pair() -> None:
     found = paired_difference([0.0, 0.0, 0.0], [1.0, 0.5, 0.3], ["a", "a", "b"])
     assert found.n == 2

@@ -192,8 +192,8 @@ def _methods(scores: Mapping[str, Any], cases: int, patients: int) -> str:
         f"Predictions were scored with the protocol {scores['protocol']} ({scores['empty_policy'].rstrip('.')}) on "
         f"{cases} cases of {patients} patients; methods were compared by mean paired differences with 95 % percentile "
         f"bootstrap intervals over patients ({SAMPLES} samples) and two-sided Wilcoxon signed-rank tests; p-values "
-        "were adjusted by Holm's method over all regions and pairs of methods of a metric; effect sizes are matched-pairs "
-        "rank-biserial correlations and Cohen's dz."
+        "were adjusted by Holm's method over all regions and pairs of methods of a metric; effect sizes are "
+        "matched-pairs rank-biserial correlations and Cohen's dz."
     )
 
 

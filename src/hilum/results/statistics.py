@@ -134,7 +134,8 @@ def paired_difference(
         return Difference(nan, nan, nan, nan, nan, nan, 0)
     estimate = bootstrap_means(change[:, None], [str(i) for i in range(change.size)], seed)[0]
     spread = float(change.std(ddof=1)) if change.size > 1 else 0.0
-    dz = float(change.mean() / spread) if spread > 0 else nan
+    # equal differences leave a spread of rounding errors, of which an effect size would be made of nothing
+    dz = float(change.mean() / spread) if spread > 1e-12 * float(np.abs(change).max()) else nan
     moved = change[change != 0]
     ranks = stats.rankdata(np.abs(moved))
     biserial = float((ranks * np.sign(moved)).sum() / ranks.sum()) if moved.size else 0.0
