@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from hilum.prepare.resample import count_labels, resample_image, resample_labels
+from hilum.labels import count_labels
+from hilum.prepare.resample import resample_image, resample_labels
 
 SHAPES = st.tuples(*[st.integers(1, 40)] * 3)
 

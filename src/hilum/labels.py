@@ -181,6 +181,17 @@ class LabelScheme:
         return asdict(self)
 
 
+def count_labels(array: np.ndarray) -> np.ndarray:
+    """(256,) int64: how many voxels of an array of at least two axes carry each value 0..255.
+
+    Slice by slice: NumPy counts in a copy eight times as large, which for a whole scan would be half a gigabyte.
+    """
+    counts = np.zeros(256, np.int64)
+    for plane in np.moveaxis(array, np.argmax(np.abs(array.strides)), 0):
+        counts += np.bincount(plane.astype(np.uint8, copy=False).ravel(order="K"), minlength=256)
+    return counts
+
+
 def scheme_from(table: str | Mapping[str, Any]) -> LabelScheme:
     """A scheme from its name, from ``to_json``'s form, or from the short form of recipes.
 

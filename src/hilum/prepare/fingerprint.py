@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hilum.errors import DatasetError, InputError
-from hilum.labels import LabelScheme
-from hilum.prepare.resample import count_labels
+from hilum.labels import LabelScheme, count_labels
 from hilum.prepare.workers import over_cases
 from hilum.progress import SILENT, Progress
 from hilum.scans import read_labels, read_scan

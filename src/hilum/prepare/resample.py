@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hilum.labels import count_labels
+
 Shape = tuple[int, int, int]
 
 _NEGLIGIBLE = 1e-7  # weights below: at most 0.001 HU of a voxel of 3000 HU
@@ -126,17 +128,6 @@ def resample_labels(
     _spread(slab, _blocks(matrices[0]), threads)
     _keep_all(labels_DHW, matrices, out)
     return out
-
-
-def count_labels(labels_DHW: np.ndarray) -> np.ndarray:
-    """(256,) int64: how many voxels carry each value of a uint8 array.
-
-    Slice by slice: NumPy counts in a copy eight times as large, which for a whole scan would be half a gigabyte.
-    """
-    counts = np.zeros(256, np.int64)
-    for plane in labels_DHW:
-        counts += np.bincount(plane.ravel(order="K"), minlength=256)
-    return counts
 
 
 def _label_slab(source: np.ndarray, block: _Block, matrices: list[np.ndarray], out: np.ndarray) -> None:

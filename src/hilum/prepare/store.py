@@ -31,11 +31,10 @@ import numpy as np
 
 from hilum.errors import DatasetError, InputError, OutputError, UsageError
 from hilum.files import read_json, write_json, written
-from hilum.labels import LabelScheme, scheme_from
+from hilum.labels import LabelScheme, count_labels, scheme_from
 from hilum.prepare.fingerprint import generator_for, read_pair
 from hilum.prepare.plan import Plan
 from hilum.prepare.preprocess import prepare_labels, prepare_scan
-from hilum.prepare.resample import count_labels
 from hilum.prepare.workers import check_cases, over_cases, worker_count
 from hilum.progress import SILENT, Progress
 from hilum.volume import Grid
