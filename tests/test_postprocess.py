@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hilum.errors import RecipeError
-from hilum.inference import postprocess
 from hilum.inference.postprocess import STEPS, apply, check, groups
 from hilum.labels import SCHEMES, scheme_from
-from hilum.volume import INSIDE, Grid, Volume
+from hilum.volume import INSIDE, Volume
 
 KITS, LITS, ABDOMEN = SCHEMES["kits"], SCHEMES["lits"], SCHEMES["abdomen"]
 SIDED_WITH_TUMOUR = scheme_from({"values": {"right kidney": 1, "left kidney": 2, "kidney tumour": 3}})
@@ -210,9 +209,3 @@ def test_wrong_steps_are_refused_with_the_known_ones(step, said):
 def test_touch_organ_needs_an_organ_with_lesions():
     with pytest.raises(RecipeError, match="touch_organ"):
         check([{"step": "touch_organ"}], ABDOMEN)
-
-
-def test_a_box_of_nothing_is_none():
-    assert postprocess._box(np.zeros((2, 2, 2), np.uint8), (1,)) is None
-    assert postprocess._box(np.ones((2, 2, 2), np.uint8), ()) is None
-    assert Grid((1, 1, 1), np.eye(4)).shape == (1, 1, 1)

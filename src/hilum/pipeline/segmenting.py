@@ -266,7 +266,7 @@ class _Run:
         write_json(self.out / "run.json", plain(record))
 
     def _case_record(self, ref: ScanRef) -> dict[str, Any]:
-        tables = {"done": self.done, "skipped": self.skipped, "failed": self.failed}
+        tables: dict[str, Mapping[str, Any]] = {"done": self.done, "skipped": self.skipped, "failed": self.failed}
         state = next((state for state, table in tables.items() if ref.name in table), "waiting")
         facts = self.done.get(ref.name) or self.skipped.get(ref.name) or {}
         measured: dict[str, Any] = {
