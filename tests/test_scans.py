@@ -17,7 +17,7 @@ from hilum.errors import GeometryError, HilumError, LabelError, OutputError, Sca
 from hilum.labels import scheme_from
 from hilum.scans import find_scans, read_labels, read_scan, read_volume, write_labels, write_scan
 from hilum.volume import Volume
-from making_dicom import body, make_series
+from making_dicom import COMPRESSED, body, make_multiframe, make_series
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 RNG = np.random.default_rng(0)
@@ -168,6 +168,34 @@ def test_a_label_map_must_be_whole_numbers_to_be_written(tmp_path):
         write_labels(tmp_path / "a.nii.gz", Volume(HU.astype(np.float32), np.eye(4)))
     with pytest.raises(ScanError, match="label map"):
         write_scan(tmp_path / "a.nii.gz", Volume((HU > 0).astype(np.uint8), np.eye(4)))
+
+
+@pytest.mark.parametrize("kind", ["nifti", "slice", "frames"])
+def test_flipped_bytes_end_in_a_sentence_or_a_scan(tmp_path, kind):
+    """Damage anywhere in a header: never another exception, never a message of several lines."""
+    rng = np.random.default_rng(1)
+    if kind == "nifti":
+        path = scan = tmp_path / "a.nii"
+        path.write_bytes(gzip.decompress(nifti()))
+    elif kind == "slice":
+        scan = tmp_path / "s"
+        path = make_series(scan, body(4, 40, 36), syntax=COMPRESSED["JPEG-LS"])[1]
+    else:
+        path = scan = tmp_path / "ct.dcm"
+        make_multiframe(path, body(4), order=[0, 1, 2, 3])
+    whole = path.read_bytes()
+    refused = 0
+    for turn in range(120):
+        data = bytearray(whole)
+        for place in rng.integers(0, min(len(data), 352 if kind == "nifti" else 1500), 3):
+            data[place] = rng.choice([0, 255, rng.integers(256)])
+        path.write_bytes(data if turn % 5 else data[: rng.integers(len(data))])
+        try:
+            read_scan(scan)
+        except HilumError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 10
 
 
 def test_errors_survive_a_process_border(tmp_path):

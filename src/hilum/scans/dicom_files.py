@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.config import IGNORE
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from hilum.errors import GeometryError, ScanError
 from hilum.scans.dicom_headers import Head, Header, read_head
@@ -101,6 +102,13 @@ class CtFile:
     def frames(self) -> int:
         """Number of frames, 1 for a plain slice."""
         return self.integer("NumberOfFrames", 1)
+
+    @property
+    def syntax_name(self) -> str:
+        """The transfer syntax in words."""
+        if not self.head.syntax:
+            return "unknown transfer syntax"
+        return ascii(str(UID(self.head.syntax, validation_mode=IGNORE).name))[1:-1]  # damaged ones hold anything
 
     def text(self, keyword: str) -> str:
         """A value as text, "" if it is absent."""
@@ -213,7 +221,8 @@ def _kind_of(file: CtFile) -> CtFile | str:
     if not modality and file.text("MediaStorageSOPClassUID") in _CT_CLASSES:
         raise ScanError("the DICOM header is cut off", where=file.source.name, fix="copy or export the file again")
     if modality != "CT":
-        return modality or "DICOMDIR"
+        # a damaged header may put anything here, names too
+        return (modality if modality.isalnum() and len(modality) <= 16 else "unknown") if modality else "DICOMDIR"
     if "LOCALIZER" in file.text("ImageType").split("\\"):
         return "localizer"
     if "ImagePositionPatient" not in values and not file.head.frames and file.text("SOPClassUID").startswith(_CAPTURES):

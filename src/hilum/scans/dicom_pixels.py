@@ -167,8 +167,11 @@ def _stored_by_pydicom(file: CtFile, frames: list[int]) -> list[np.ndarray]:
     try:
         with file.source.open() as handle:
             pixels = pydicom.dcmread(handle, force=True).pixel_array
-    except Exception as error:  # the decoders raise many kinds on damaged data
-        raise _cut_off(file, f"{_syntax_name(file)}: {str(error).splitlines()[0]}") from None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the decoders raise many kinds on damaged data; those in Rust even a panic
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _cut_off(file, f"{file.syntax_name}: {reason}") from None
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.shape[0] <= max(frames):
         raise _cut_off(file, f"{pixels.shape[0]} frames of {file.frames}")
@@ -188,24 +191,21 @@ def _check_readable(file: CtFile) -> None:
     if _is_plain(file) or not file.head.syntax:
         return
     try:
-        missing = UID(file.head.syntax).is_encapsulated and not get_decoder(UID(file.head.syntax)).is_available
+        syntax = UID(file.head.syntax, validation_mode=pydicom.config.IGNORE)
+        missing = syntax.is_encapsulated and not get_decoder(syntax).is_available
     except (NotImplementedError, ValueError):
         raise ScanError(
-            f"the transfer syntax {_syntax_name(file)} cannot be decoded",
+            f"the transfer syntax {file.syntax_name} cannot be decoded",
             where=file.source.name,
             wanted="uncompressed, JPEG 2000, JPEG-LS, JPEG lossless or RLE",
             fix="export the series uncompressed",
         ) from None
     if missing:
         raise ScanError(
-            f"the pixels are compressed as {_syntax_name(file)} and no decoder for it is installed",
+            f"the pixels are compressed as {file.syntax_name} and no decoder for it is installed",
             where=file.source.name,
             fix="pip install 'hilum[dicom]'",
         )
-
-
-def _syntax_name(file: CtFile) -> str:
-    return UID(file.head.syntax).name if file.head.syntax else "unknown transfer syntax"
 
 
 def _cut_off(file: CtFile, what: str) -> ScanError:

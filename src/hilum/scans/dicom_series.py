@@ -12,8 +12,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from pydicom.uid import UID
-
 from hilum.errors import GeometryError, ScanError, UsageError
 from hilum.scans.dicom_files import CtFile, Slice, ct_files
 from hilum.scans.dicom_geometry import Stack, arrange
@@ -146,7 +144,7 @@ def _facts(stack: Stack, pixels: Pixels, chosen: list[CtFile], others: dict[str,
             facts[name] = value.replace("\\", "/")
         elif value is not None:
             facts[name] = value[0]
-    syntaxes = sorted({UID(f.head.syntax).name if f.head.syntax else "none given" for f in chosen})
+    syntaxes = sorted({f.syntax_name for f in chosen})
     facts["transfer_syntax"] = ", ".join(syntaxes)
     facts["files"], facts["slices"] = len(chosen), len(stack.slices)
     if others:

@@ -118,7 +118,7 @@ def _number_type(header: Any, path: Path) -> np.dtype[Any]:
     code = int(header["datatype"])
     try:
         stored: np.dtype[Any] = np.dtype(header.get_data_dtype())
-    except nib.spatialimages.HeaderDataError:
+    except (KeyError, nib.spatialimages.HeaderDataError):
         stored = np.dtype("V1")
     if stored.kind not in "iuf" or stored.itemsize > 8:
         raise ScanError(
@@ -217,9 +217,10 @@ def rescaled(array: np.ndarray, slope: float, intercept: float) -> np.ndarray:
             # int16 wraps around in between and comes back right, because the result is known to fit
             product = wide * np.int64(slope).astype(wide.dtype) + np.int64(intercept).astype(wide.dtype)
             return np.asarray(product.astype(np.int16, copy=False))
-    result = array.astype(np.float32)
-    result *= np.float32(slope)
-    result += np.float32(intercept)
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged slope; infinite HU are refused where HU are checked
+        result = array.astype(np.float32)
+        result *= np.float32(slope)
+        result += np.float32(intercept)
     return result
 
 
