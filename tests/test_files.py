@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hilum.errors import InputError, OutputError
-from hilum.files import plain, read_json, write_json, write_text, written
+from hilum.files import plain, read_json, write_json, write_text, written, written_folder
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
@@ -43,3 +43,10 @@ def test_json_is_strict_both_ways(tmp_path: Path) -> None:
         read_json(path)
     with pytest.raises(InputError, match="no such file"):
         read_json(tmp_path / "y.json")
+
+
+def test_a_folder_s_files_get_ordinary_permissions(tmp_path: Path) -> None:
+    with written_folder(tmp_path / "model") as part:
+        (part / "private").touch(mode=0o600)
+    (tmp_path / "ordinary").touch()
+    assert (tmp_path / "model" / "private").stat().st_mode == (tmp_path / "ordinary").stat().st_mode

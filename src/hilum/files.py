@@ -63,8 +63,8 @@ def written_folder(path: str | Path) -> Iterator[Path]:
         part = Path(tempfile.mkdtemp(prefix=".part-", suffix=f"-{path.name}", dir=path.parent))
         yield part
         for item in (*(item for item in part.rglob("*") if item.is_file()), part):
+            os.chmod(item, (0o777 if item.is_dir() else 0o666) & ~_umask())  # some writers make files private
             _flush(item)
-        os.chmod(part, 0o777 & ~_umask())
         if path.exists():
             shutil.rmtree(previous, ignore_errors=True)
             os.replace(path, previous)
