@@ -76,7 +76,7 @@ class Run:
 
     @property
     def _looks(self) -> int:
-        """Held-out batches for the end of an epoch: in proportion to its steps, so that their share of the time holds."""
+        """Held-out batches for the end of an epoch: in proportion to its steps, so that their share of time holds."""
         return min(_LOOK_MOST, max(1, round(len(self.epoch.losses) * _LOOK_SHARE))) if self.setup.held_out else 0
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
