@@ -16,9 +16,9 @@ from hilum.datasets import CaseRef, open_dataset
 from hilum.errors import InputError, UsageError
 from hilum.files import read_json
 from hilum.labels import LabelScheme, scheme_from
-from hilum.pipeline import predict_cases
+from hilum.pipeline import predict_cases, redraw_case
 from hilum.progress import SILENT, Progress, clock
-from hilum.results.evaluate import evaluate, evaluate_pairs
+from hilum.results.evaluate import Missing, evaluate, evaluate_pairs
 from hilum.results.report import evaluation_report, run_report
 from hilum.scans import read_labels, read_scan
 from hilum.training.loop import train
@@ -116,7 +116,7 @@ def evaluate_and_report(
     out: Path,
     *,
     scheme: str | None = None,
-    missing: str = "fail",
+    missing: Missing = "fail",
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def evaluate_and_report(
         scheme=labels,
         missing=missing,
         workers=workers,
-        progress=progress,  # type: ignore[arg-type]
+        progress=progress,
     )
     page = evaluation_report(out)
     failures = scores.get("failures", {})
@@ -152,8 +152,6 @@ def redraw(path: Path) -> list[Path]:
     if (path / "scores.json").is_file():
         return [evaluation_report(path)]
     if (path / "measurements.json").is_file():
-        from hilum.pipeline import redraw_case
-
         return [redraw_case(path)]
     raise InputError(
         "nothing to draw here",

@@ -2,10 +2,11 @@
 
     DIR/<case>/measurements.json     one table a case
     DIR/<case>/report.html           its page
+    DIR/<case>/case.json             which label map and scan it was
     DIR/measurements.csv             one row a case
 
-Comes in: files, folders or globs of label maps, a label scheme, perhaps the scan of one. Goes out: the files above and a
-MeasureRun. A case that fails is listed and the others go on.
+Comes in: files, folders or globs of label maps, a label scheme, perhaps the scan of one. Goes out: the files above and
+a MeasureRun. A case that fails is listed and the others go on.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Any
 
 from hilum.device import cpu_count
 from hilum.errors import HilumError, UsageError
+from hilum.files import write_json
 from hilum.labels import LabelScheme, scheme_from
 from hilum.progress import SILENT, Progress
 from hilum.results.measure import measure, write_measurements, write_summary
+from hilum.results.pairing import find_label_maps
 from hilum.results.report import case_report
 from hilum.scans import ScanRef, find_scans, read_labels, read_scan
 from hilum.volume import require_same_grid
@@ -79,7 +82,7 @@ def measure_files(
         OutputError: ``out`` cannot be written.
     """
     known = scheme_from(scheme)
-    refs = find_scans(labels)
+    refs = _label_maps(labels)
     if scan is not None and len(refs) != 1:
         raise UsageError(f"--scan with {len(refs)} label maps", wanted="one label map", fix="call once for each scan")
     done: dict[str, Mapping[str, Any]] = {}
@@ -99,6 +102,19 @@ def measure_files(
     return MeasureRun(out, done, failed)
 
 
+def _label_maps(patterns: Sequence[str]) -> list[ScanRef]:
+    """Files and globs as ``find_scans`` names them; folders as evaluations do (``case/segmentation.nii.gz``)."""
+    files = [pattern for pattern in patterns if not Path(pattern).is_dir()]
+    refs = find_scans(files) if files else []
+    for folder in (Path(pattern) for pattern in patterns if Path(pattern).is_dir()):
+        refs += [ScanRef(name, path) for name, path in find_label_maps(folder).items()]
+    names = [ref.name for ref in refs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"several label maps are called {twice[0]!r}", fix="measure them into folders of their own")
+    return refs
+
+
 def _measure_one(ref: ScanRef, scheme: LabelScheme, out: Path, scan: str | None) -> Mapping[str, Any]:
     labels = read_labels(ref.path, scheme)
     image = read_scan(scan) if scan is not None else None
@@ -107,4 +123,6 @@ def _measure_one(ref: ScanRef, scheme: LabelScheme, out: Path, scan: str | None)
     measurements = measure(labels, scheme, image)
     write_measurements(out / ref.name / "measurements.json", measurements)
     case_report(out / ref.name / "report.html", image, labels, measurements, scheme, name=ref.name)
+    record = {"scheme": scheme.to_json(), "labels": str(ref.path.resolve()), "scan": scan and str(Path(scan).resolve())}
+    write_json(out / ref.name / "case.json", record)
     return measurements

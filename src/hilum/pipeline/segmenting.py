@@ -200,16 +200,14 @@ class _Run:
             measurements = measure(labels, model.scheme, scan)
             write_measurements(folder.measurements, measurements)
         with self.meter.stage(ref.name, "report"):
-            case_report(
-                folder.report,
-                scan,
-                labels,
-                measurements,
-                model.scheme,
-                model_card={"name": model.name, "hash": model.hash, **model.card},
-                run=self._page_facts(ref, removed),
-            )
+            card = {"name": model.name, "hash": model.hash, **model.card}
+            page = self._page_facts(ref, removed)
+            case_report(folder.report, scan, labels, measurements, model.scheme, model_card=card, run=page)
         facts = {
+            "labels": folder.labels.name,
+            "scheme": model.scheme.to_json(),
+            "card": card,
+            "page": page,
             "tiles": prediction.tiles,
             "tiles_of_air": prediction.skipped,
             "removed": removed,
