@@ -58,6 +58,13 @@ def test_components_are_scipy_s(array):
     assert len(np.unique(components * 1000 + theirs)) == count + (array == 0).any()
 
 
+def test_specks_in_a_narrow_box():
+    for shape in ((1, 1, 3), (3, 3, 3), (5, 5, 1), (7, 1, 9)):
+        array = np.zeros(shape, np.uint8)
+        array[::2, ::2, ::2] = 1
+        assert find_components(array, (1,))[1] == array.sum()
+
+
 def test_centres():
     components = np.zeros((2, 2, 5), np.uint32)
     components[0, :, 1:3], components[1, 1, 4] = 1, 2

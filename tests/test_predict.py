@@ -91,8 +91,8 @@ def test_label_values_are_the_scheme_s(tmp_path):
     assert np.array_equal(labels.array, np.array([0, 7, 200], np.uint8)[classes])
 
 
-@pytest.mark.parametrize("shape", [(21, 30, 17), (8, 16, 16), (3, 20, 9)])
-@pytest.mark.parametrize("target", [(21, 30, 17), (40, 50, 61), (9, 21, 22)])
+@pytest.mark.parametrize("shape", [(13, 20, 17), (8, 16, 16), (3, 20, 9)])
+@pytest.mark.parametrize("target", [(13, 20, 17), (20, 30, 41), (9, 21, 22)])
 def test_rolling_slabs_equal_the_unbounded_way_bit_for_bit(unet, shape, target):
     rng = np.random.default_rng(1)
     image = rng.integers(-400, 400, shape).astype(np.int16)
@@ -117,7 +117,7 @@ def unbounded(predictor: Predictor, image: np.ndarray, target: tuple[int, int, i
 
 
 def test_nothing_depends_on_the_batch(unet):
-    scan = scan_of(blocks((17, 30, 40)), SPACING_MM)
+    scan = scan_of(blocks((8, 16, 40)), SPACING_MM)
     one = unet.segment(scan)
     many = Predictor(unet.model, "cpu", batch=5).segment(scan)
     # convolutions may round differently in a batch; the network is random, so that some voxels are undecided
