@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from hilum.inference.components import (
+from hilum.components import (
     box_of,
     centres_along_w,
     dilated,

@@ -15,19 +15,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cc3d
 import numpy as np
 
-from hilum.errors import RecipeError
-from hilum.inference.components import (
+from hilum.components import (
     box_of,
     centres_along_w,
+    components_of,
     dilated,
     find_components,
     neighbour_slices,
     nonzero_box,
     wider,
 )
+from hilum.errors import RecipeError
 from hilum.labels import Label, LabelScheme
 from hilum.volume import Volume
 
@@ -260,7 +260,7 @@ def fill_holes(volume: Volume, scheme: LabelScheme) -> list[Record]:
                 continue
             view = volume.array[box]
             free = np.pad(~np.isin(view, (value, *group.lesions)), 1, constant_values=True)
-            parts = cc3d.connected_components(free, connectivity=6)
+            parts, _ = components_of(free, 6)
             core = parts[1:-1, 1:-1, 1:-1]
             # a hole may hold another organ's labels: those stay as they are
             holes = (core > 0) & (core != parts[0, 0, 0]) & (view == 0)

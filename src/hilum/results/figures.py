@@ -261,7 +261,7 @@ def _with_lines(image: Image.Image, lines: Sequence[tuple[list[tuple[float, floa
 def _encoded(image: Image.Image, title: str, alt: str) -> Picture:
     """JPEG at 88 without colour subsampling: outlines stay crisp, a panel takes some 40 kB."""
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=88, subsampling=0, optimize=True)
+    image.save(stream, "JPEG", quality=88, subsampling=0)
     return Picture(title, alt, stream.getvalue(), "image/jpeg", *image.size)
 
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import cc3d
 import numpy as np
 
+from hilum.components import components_of
 from hilum.results.overlap import ratio
 from hilum.volume import Grid
 
@@ -185,8 +185,7 @@ def sphere_mm(volume_ml: np.ndarray) -> np.ndarray:
 def _components(mask: np.ndarray, connectivity: Neighbours) -> tuple[np.ndarray, int]:
     if not mask.any():
         return np.zeros(mask.shape, np.uint32), 0
-    labels, count = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=connectivity, return_N=True)
-    return labels, int(count)
+    return components_of(mask, connectivity)
 
 
 def _sizes(labels: np.ndarray, count: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:

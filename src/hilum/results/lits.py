@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-import cc3d
 import numpy as np
 from scipy import ndimage
 
+from hilum.components import components_of
 from hilum.labels import LabelScheme
 from hilum.results.detection import Detection, detect
 from hilum.results.overlap import mask_counts, ratio
@@ -126,7 +126,7 @@ def scan_order(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Components of 6 neighbours, numbered by their first voxel in array order as SciPy numbers them, and how many."""
     if not mask.any():
         return np.zeros(mask.shape, np.int32), 0
-    labels, count = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=6, return_N=True)
+    labels, count = components_of(mask, 6)
     inside = labels[mask]
     _, first = np.unique(inside, return_index=True)
     table = np.zeros(count + 1, np.int32)

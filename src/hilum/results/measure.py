@@ -23,6 +23,7 @@ from typing import Any
 import cc3d
 import numpy as np
 
+from hilum.components import components_of
 from hilum.files import plain, write_json, write_text
 from hilum.labels import LabelScheme
 from hilum.results.diameters import diameters
@@ -222,7 +223,7 @@ def _lesions(inside: _Inside) -> tuple[list[dict[str, Any]], dict[str, int]]:
         return [], {}
     keep = np.zeros(256, np.uint8)
     keep[values] = values
-    components = cc3d.connected_components(keep[inside.labels_DHW], connectivity=26)
+    components, _ = components_of(keep[inside.labels_DHW])
     facts = cc3d.statistics(components)
     found: list[dict[str, Any]] = []
     specks: dict[str, int] = {}

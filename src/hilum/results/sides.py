@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 
+from hilum.components import components_of
 from hilum.labels import LabelScheme
 from hilum.volume import Grid, Volume
 
@@ -59,7 +60,7 @@ def body_mid_x_mm(scan: Volume, slices: tuple[int, int]) -> float | None:
     steps = [max(1, round(4.0 / spacing)) for spacing in scan.spacing_mm]
     z0, z1 = slices
     thin = scan.array[z0 : z1 : steps[0], :: steps[1], :: steps[2]] > BODY_HU
-    pieces = cc3d.connected_components(np.ascontiguousarray(thin), connectivity=6)
+    pieces, _ = components_of(thin, 6)
     counts = np.bincount(pieces.ravel())
     if len(counts) < 2:
         return None
@@ -114,7 +115,7 @@ def sides_of(
 
 def _pieces(mask_DHW: np.ndarray, grid: Grid) -> tuple[np.ndarray, list[Piece]]:
     """Numbered components (26 neighbours) and their facts, largest first."""
-    pieces_DHW, count = cc3d.connected_components(mask_DHW, connectivity=26, return_N=True)
+    pieces_DHW, count = components_of(mask_DHW)
     facts = cc3d.statistics(pieces_DHW)
     pieces = []
     for number in range(1, count + 1):

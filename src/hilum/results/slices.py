@@ -15,6 +15,7 @@ import cc3d
 import numpy as np
 from PIL import Image
 
+from hilum.components import components_of
 from hilum.labels import LabelScheme
 from hilum.volume import Volume
 
@@ -102,7 +103,7 @@ def body_box(scan: Volume) -> Box:
     """The box around the body (the largest component above -500 HU on a 4 mm raster), with a margin of 8 mm."""
     steps = [max(1, round(4.0 / spacing)) for spacing in scan.spacing_mm]
     thin = scan.array[:: steps[0], :: steps[1], :: steps[2]] > BODY_HU
-    pieces = cc3d.connected_components(np.ascontiguousarray(thin), connectivity=6)
+    pieces, _ = components_of(thin, 6)
     counts = np.bincount(pieces.ravel())
     if len(counts) < 2:
         return whole(scan.shape)

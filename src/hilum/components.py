@@ -7,6 +7,7 @@ knows neither organs nor geometry.
 from __future__ import annotations
 
 from itertools import product
+from typing import Literal
 
 import cc3d
 import numpy as np
@@ -14,14 +15,22 @@ import numpy as np
 Box = tuple[slice, slice, slice]
 
 
+def components_of(array: np.ndarray, connectivity: Literal[6, 18, 26] = 26) -> tuple[np.ndarray, int]:
+    """Connected components of equal non-zero values, numbered from 1 in the order of the array, and how many there are.
+
+    Args:
+        array: (I, J, K) boolean or unsigned integers; touching voxels of different values are different components.
+        connectivity: 6, 18 or 26 neighbours.
+    """
+    # cc3d 4.1 expects too few components on axes of odd length and raises for masks such as [[[1, 0, 1]]]
+    even = np.pad(array, [(0, n % 2) for n in array.shape])
+    found, count = cc3d.connected_components(even, connectivity=connectivity, return_N=True)
+    return found[tuple(slice(0, n) for n in array.shape)], int(count)
+
+
 def find_components(array: np.ndarray, values: tuple[int, ...]) -> tuple[np.ndarray, int]:
     """26-connected components of the union of these values, numbered from 1, and how many there are."""
-    mask = np.isin(array, values) if len(values) > 1 else array == values[0]
-    # cc3d 4.1 expects too few components on axes of odd length and raises for masks such as [[[1, 0, 1]]]
-    even = np.pad(mask, [(0, n % 2) for n in mask.shape])
-    components, count = cc3d.connected_components(even, connectivity=26, return_N=True)
-    components = components[tuple(slice(0, n) for n in mask.shape)]
-    return components, int(count)
+    return components_of(np.isin(array, values) if len(values) > 1 else array == values[0])
 
 
 def box_of(array: np.ndarray, values: tuple[int, ...]) -> Box | None:
