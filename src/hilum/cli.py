@@ -27,8 +27,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if not hasattr(options, "verb"):
         parser.print_help()
         return 0
-    # Threads that wait must sleep: on a busy machine PyTorch's would spin, which was seen to cost a factor of six. This is
-    # read when PyTorch is loaded, so it is said here, before any verb loads it.
+    # Threads that wait must sleep: on a busy machine PyTorch's would spin, which was seen to cost a factor of six. This
+    # is read when PyTorch is loaded, so it is said here, before any verb loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return int(options.verb(options))

@@ -71,7 +71,7 @@ def make_case(
         seed: the patient, 0 or more.
         shape: columns, rows, slices; by default 512 x 512 x 100, or about 120 x 104 x 56 if small.
         spacing_mm: between columns, rows, slices; by default what holds the body, and 2.5 mm slices.
-        small: about 3 mm voxels, tumours of 8 to 80 mL, always with contrast medium: for laptops and tests.
+        small: about 3 mm voxels, tumours of 10 to 80 mL, always with contrast medium: for laptops and tests.
         labels: "kits" (kidney, tumour, cyst) or "abdomen" (right and left kidney with their lesions, liver, spleen).
         phase: "none", "arterial" or "nephrographic"; drawn if None.
 

@@ -56,10 +56,11 @@ def draw_lesions(
         rng: random numbers.
         kidneys: right and left.
         scale: world mm per body mm, so that volumes are right in the world.
-        small: for coarse voxels: tumours of 8 to 80 mL, brighter contrast, cysts of at least 14 mm.
+        small: for coarse voxels and little training: tumours of 10 to 80 mL, clearly darker than the cortex and
+            mottled; cysts of at least 14 mm.
     """
     u = rng.uniform
-    median, spread, low, high = (26.0, 0.55, 8.0, 80.0) if small else (32.0, 1.15, 2.9, 420.0)
+    median, spread, low, high = (34.0, 0.5, 10.0, 80.0) if small else (32.0, 1.15, 2.9, 420.0)
     lesions: list[Lesion] = []
     first = kidneys[int(u() < 0.5)]
     two = u() < 0.15
@@ -87,10 +88,11 @@ def _draw_tumour(rng: np.random.Generator, kidney: Kidney, radius: float, small:
     stretch = np.exp(rng.normal(0, 0.09, 3))
     stretch /= np.cbrt(stretch.prod())
     a, b, c = (float(radius * s) for s in stretch)
-    dead = u(0.35, 0.65) if radius > 15 and u() < 0.6 else 0.0
-    below = u(45, 100) if small else u(30, 100)
+    dead = u(0.35, 0.65) if radius > 15 and u() < 0.7 else 0.0
+    below = u(65, 100) if small else u(30, 100)
+    mottle = u(10, 24) if small else u(4, 18)
     shape = Ellipsoid(at, (a, b, c), turned((u(0, 90), u(0, 90), u(0, 90))))
-    return Lesion("tumour", kidney.side, shape, exophytic, below, u(3, 12), dead, min(2.0, u(0.03, 0.09) * radius))
+    return Lesion("tumour", kidney.side, shape, exophytic, below, mottle, dead, min(2.0, u(0.03, 0.09) * radius))
 
 
 def _place(rng: np.random.Generator, kidney: Kidney, radius: float, exophytic: float, others: list[Lesion]) -> Vector:

@@ -92,7 +92,7 @@ def case_report(
         "heading": name or Path(out_html).resolve().parent.name,
         "lead": strings.summary(measurements),
         "header_facts": _header_facts(scan, labels, model_card),
-        "warnings": measurements["warnings"],
+        "warnings": [*measurements["warnings"], *_card_warnings(model_card)],
         "organs": [_organ(x, scheme) for x in measurements["organs"]],
         "lesions": [_lesion(x, scheme) for x in lesions],
         "has_hu": scan is not None,
@@ -226,6 +226,12 @@ def _header_facts(scan: Volume | None, labels: Volume, card: Mapping[str, Any] |
     lines = [Path(volume.source).name, re.sub(r"(?<=\d)x(?=\d)", "×", volume.grid.describe())]
     model = (card or {}).get("name") or (card or {}).get("model")
     return [line for line in (*lines, f"Model {model}" if model else "") if line]
+
+
+def _card_warnings(card: Mapping[str, Any] | None) -> list[str]:
+    """What a model's makers say against it belongs at the top of every page that it fills."""
+    said = (card or {}).get("warning")
+    return [f"Model: {said}."] if said else []
 
 
 def _scan_facts(volume: Volume) -> list[tuple[str, str]]:
