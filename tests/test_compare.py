@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hilum.errors import DatasetError, InputError, UsageError
-from hilum.results.compare import better, compare
+from hilum.judge.compare import better, compare
 
 REGIONS = ("kidney_and_mass", "mass", "tumor")
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from hilum.errors import DatasetError, UsageError
+from hilum.judge.evaluate import evaluate
+from hilum.judge.pairing import find_label_maps, pair_cases
+from hilum.judge.scoring import ScoreOptions
 from hilum.labels import SCHEMES
 from hilum.progress import Progress
-from hilum.results.evaluate import evaluate
-from hilum.results.pairing import find_label_maps, pair_cases
-from hilum.results.scoring import ScoreOptions
 
 SHAPE = (10, 16, 16)
 

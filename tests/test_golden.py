@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hilum.judge.evaluate import evaluate, score_case
+from hilum.judge.ranking import kits_means, rank_teams
 from hilum.labels import SCHEMES
-from hilum.results.evaluate import evaluate, score_case
-from hilum.results.ranking import kits_means, rank_teams
 from hilum.scans import read_volume
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "data" / "golden_metrics"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from hilum.results.detection import detect
-from hilum.results.lesions import (
+from hilum.judge.detection import detect
+from hilum.judge.lesions import (
     LISTED,
     bins,
     find_lesions,
@@ -21,7 +21,7 @@ from hilum.results.lesions import (
     lesion_rates,
     sphere_mm,
 )
-from hilum.results.lits import scan_order
+from hilum.judge.lits import scan_order
 from hilum.volume import Grid
 
 DIAMETERS = (10.0, 20.0, 40.0)

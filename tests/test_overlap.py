@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hilum.results.overlap import (
+from hilum.judge.overlap import (
     OVERLAP,
     UNDEFINED,
     WHOLE_ARRAY,

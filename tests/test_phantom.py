@@ -106,7 +106,7 @@ def test_sizes_are_those_of_people() -> None:
     assert 190 < np.median(radii) < 260  # the outline, of which the sinus takes about a tenth
     tumours = [lesion for p in patients for lesion in p.lesions if lesion.kind == "tumour"]
     volumes = np.array([np.prod(t.shape.radii) for t in tumours]) * 4 / 3 * np.pi / 1000
-    assert 15 < np.median(volumes) < 40
+    assert 22 < np.median(volumes) < 48
     with_cyst = np.mean([any(lesion.kind == "cyst" for lesion in p.lesions) for p in patients])
     assert 0.3 < with_cyst < 0.7
     assert {p.contrast.phase for p in patients} == {"arterial", "nephrographic"}

@@ -262,7 +262,7 @@ def test_predict_cases_for_an_evaluation(tmp_path, scans, model_folder):
 
 
 def test_predictions_can_be_evaluated(tmp_path, scans, model_folder):
-    from hilum.results.evaluate import evaluate
+    from hilum.judge.evaluate import evaluate
 
     write_labels(tmp_path / "t.nii.gz", labels_of(blocks(SHAPE, 0), SPACING_MM, "RAS"))
     case = CaseRef("k0", scans / "case_0.nii.gz", tmp_path / "t.nii.gz", "p")

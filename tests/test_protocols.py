@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from hilum.errors import GeometryError, LabelError, UsageError
+from hilum.judge.evaluate import scheme_of, score_case
+from hilum.judge.protocols import PROTOCOLS, protocol_named
+from hilum.judge.ranking import rank_teams
+from hilum.judge.scoring import ScoreOptions
 from hilum.labels import SCHEMES, scheme_from
-from hilum.results.evaluate import scheme_of, score_case
-from hilum.results.protocols import PROTOCOLS, protocol_named
-from hilum.results.ranking import rank_teams
-from hilum.results.scoring import ScoreOptions
 from hilum.volume import Volume
 
 SHAPE = (12, 20, 20)
@@ -54,7 +54,7 @@ def test_contract(name: str) -> None:
 
 
 def _pair(truth: np.ndarray, prediction: np.ndarray, same_grid: bool):  # type: ignore[no-untyped-def]
-    from hilum.results.scoring import make_pair
+    from hilum.judge.scoring import make_pair
 
     return make_pair(volume(truth), volume(prediction), same_grid)[0]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from hilum.results.statistics import (
+from hilum.judge.statistics import (
     bland_altman,
     bootstrap_means,
     holm,

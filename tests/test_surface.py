@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from hilum.results.surface import Spacing, border_voxels, surfel_distances, voxel_distances
-from hilum.results.surfels import area_table, normal_table, surfels
+from hilum.judge.surface import Spacing, border_voxels, surfel_distances, voxel_distances
+from hilum.judge.surfels import area_table, normal_table, surfels
 
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, max_side=6)
 MASKS = SHAPES.flatmap(lambda shape: st.tuples(hnp.arrays(bool, shape), hnp.arrays(bool, shape)))

@@ -146,7 +146,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Say whether models differ."""
-    from hilum.results.compare import compare as run
+    from hilum.judge.compare import compare as run
 
     answer = run([Path(path) for path in options.evaluations], Path(options.out))
     return _answer(options, answer, answer["text"])

@@ -15,10 +15,10 @@ from hilum.config import Recipe
 from hilum.datasets import CaseRef, open_dataset
 from hilum.errors import InputError, UsageError
 from hilum.files import read_json
+from hilum.judge.evaluate import Missing, evaluate, evaluate_pairs
 from hilum.labels import LabelScheme, scheme_from
 from hilum.pipeline import predict_cases, redraw_case
 from hilum.progress import SILENT, Progress, clock
-from hilum.results.evaluate import Missing, evaluate, evaluate_pairs
 from hilum.results.report import evaluation_report, run_report
 from hilum.scans import read_labels, read_scan
 from hilum.training.loop import train

@@ -88,7 +88,8 @@ def _draw_tumour(rng: np.random.Generator, kidney: Kidney, radius: float, small:
     stretch = np.exp(rng.normal(0, 0.09, 3))
     stretch /= np.cbrt(stretch.prod())
     a, b, c = (float(radius * s) for s in stretch)
-    dead = u(0.35, 0.65) if radius > 15 and u() < 0.7 else 0.0
+    dead = u(0.3, 0.5 if small else 0.65)
+    dead = dead if radius > 15 and u() < (0.45 if small else 0.65) else 0.0
     below = u(65, 100) if small else u(30, 100)
     mottle = u(10, 24) if small else u(4, 18)
     shape = Ellipsoid(at, (a, b, c), turned((u(0, 90), u(0, 90), u(0, 90))))

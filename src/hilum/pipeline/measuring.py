@@ -20,10 +20,10 @@ from typing import Any
 from hilum.device import cpu_count
 from hilum.errors import HilumError, UsageError
 from hilum.files import write_json
+from hilum.judge.pairing import find_label_maps
 from hilum.labels import LabelScheme, scheme_from
 from hilum.progress import SILENT, Progress
 from hilum.results.measure import measure, write_measurements, write_summary
-from hilum.results.pairing import find_label_maps
 from hilum.results.report import case_report
 from hilum.scans import ScanRef, find_scans, read_labels, read_scan
 from hilum.volume import require_same_grid

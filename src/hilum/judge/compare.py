@@ -19,9 +19,9 @@ import numpy as np
 
 from hilum.errors import DatasetError, InputError, UsageError
 from hilum.files import plain, read_json, write_json, write_text
-from hilum.results.kits import REGIONS
-from hilum.results.ranking import rank_teams
-from hilum.results.statistics import SAMPLES, Difference, holm, non_inferior, paired_difference
+from hilum.judge.kits import REGIONS
+from hilum.judge.ranking import rank_teams
+from hilum.judge.statistics import SAMPLES, Difference, holm, non_inferior, paired_difference
 
 ALPHA = 0.05
 # sizes and raw counts describe a case, not a method

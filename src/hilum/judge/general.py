@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from hilum.judge.lesions import bins, find_lesions, lesion_counts, lesion_lists, lesion_rates
+from hilum.judge.overlap import UNDEFINED, Counts, dice, iou, overlap_metrics, ratio
+from hilum.judge.scoring import CaseScore, Masks, Pair, Protocol, ScoreOptions, Sums
 from hilum.labels import LabelScheme
-from hilum.results.lesions import bins, find_lesions, lesion_counts, lesion_lists, lesion_rates
-from hilum.results.overlap import UNDEFINED, Counts, dice, iou, overlap_metrics, ratio
-from hilum.results.scoring import CaseScore, Masks, Pair, Protocol, ScoreOptions, Sums
 
 _ONE_EMPTY = "truth or prediction is empty: there is no surface to measure to"
 _BOTH_EMPTY = "truth and prediction are both empty"

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from hilum.results.surfels import area_table, surfels, voxel_lines
+from hilum.judge.surfels import area_table, surfels, voxel_lines
 
 Spacing = tuple[float, float, float]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from hilum.judge.overlap import dice, ratio
+from hilum.judge.scoring import CaseScore, Pair, Protocol, ScoreOptions, Sums
 from hilum.labels import LabelScheme
-from hilum.results.overlap import dice, ratio
-from hilum.results.scoring import CaseScore, Pair, Protocol, ScoreOptions, Sums
 
 # hierarchical evaluation classes: labels and surface Dice tolerance in mm
 REGIONS: dict[str, tuple[tuple[int, ...], float]] = {

@@ -8,8 +8,8 @@ from __future__ import annotations
 import difflib
 
 from hilum.errors import UsageError
-from hilum.results import general, kits, lits
-from hilum.results.scoring import Protocol
+from hilum.judge import general, kits, lits
+from hilum.judge.scoring import Protocol
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol for protocol in (*general.PROTOCOLS, *kits.PROTOCOLS, *lits.PROTOCOLS)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from hilum.errors import UsageError
-from hilum.results.kits import REGIONS
+from hilum.judge.kits import REGIONS
 
 DECIMALS = 8  # the table that the official script ranks has been written with so many, which makes near-ties ties
 

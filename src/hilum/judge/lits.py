@@ -19,10 +19,10 @@ import numpy as np
 from scipy import ndimage
 
 from hilum.components import components_of
+from hilum.judge.detection import Detection, detect
+from hilum.judge.overlap import mask_counts, ratio
+from hilum.judge.scoring import CaseScore, Masks, Pair, Protocol, ScoreOptions, Sums
 from hilum.labels import LabelScheme
-from hilum.results.detection import Detection, detect
-from hilum.results.overlap import mask_counts, ratio
-from hilum.results.scoring import CaseScore, Masks, Pair, Protocol, ScoreOptions, Sums
 
 LARGE = 9001.0
 THRESHOLDS = (0.0, 0.5)

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from hilum.files import plain
-from hilum.labels import LabelScheme
-from hilum.results.overlap import WHOLE_ARRAY
-from hilum.results.scoring import CaseScore, Protocol, Values
-from hilum.results.statistics import (
+from hilum.judge.overlap import WHOLE_ARRAY
+from hilum.judge.scoring import CaseScore, Protocol, Values
+from hilum.judge.statistics import (
     LEVEL,
     SAMPLES,
     SEED,
@@ -27,6 +26,7 @@ from hilum.results.statistics import (
     intervals,
     patient_weights,
 )
+from hilum.labels import LabelScheme
 
 
 def summarise(

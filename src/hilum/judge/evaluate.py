@@ -17,12 +17,12 @@ import numpy as np
 
 from hilum.errors import DatasetError, HilumError, UsageError
 from hilum.files import write_json, write_text
+from hilum.judge.pairing import Pairing, nearest, pair_cases
+from hilum.judge.protocols import protocol_named
+from hilum.judge.scoring import CaseScore, Protocol, ScoreOptions, Values, make_pair
+from hilum.judge.summary import csv_table, summarise
 from hilum.labels import SCHEMES, LabelScheme
 from hilum.progress import SILENT, Progress
-from hilum.results.pairing import Pairing, nearest, pair_cases
-from hilum.results.protocols import protocol_named
-from hilum.results.scoring import CaseScore, Protocol, ScoreOptions, Values, make_pair
-from hilum.results.summary import csv_table, summarise
 from hilum.scans import read_volume
 from hilum.volume import Volume
 

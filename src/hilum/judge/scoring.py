@@ -13,10 +13,10 @@ from functools import cached_property
 import numpy as np
 
 from hilum.errors import GeometryError, LabelError
+from hilum.judge.lesions import Neighbours
+from hilum.judge.overlap import Counts, joint_counts, region_counts
+from hilum.judge.surface import Spacing, SurfelDistances, VoxelDistances, surfel_distances, voxel_distances
 from hilum.labels import LabelScheme
-from hilum.results.lesions import Neighbours
-from hilum.results.overlap import Counts, joint_counts, region_counts
-from hilum.results.surface import Spacing, SurfelDistances, VoxelDistances, surfel_distances, voxel_distances
 from hilum.volume import Grid, Volume, require_same_grid
 
 Values = dict[str, dict[str, float]]

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from hilum.components import components_of
-from hilum.results.overlap import ratio
+from hilum.judge.overlap import ratio
 from hilum.volume import Grid
 
 Neighbours = Literal[6, 18, 26]
