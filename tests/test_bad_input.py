@@ -167,7 +167,8 @@ def test_bad_training_pairs_are_named_before_training(
 ) -> None:
     make, expected = PAIRS[kind]
     folder = make(tmp_path / "data")
-    words = ["train", "default", "--data", f"folder={folder}", "--out", str(tmp_path / "run"), "--fold", "all"]
+    words = ["train", "default", "--data", f"folder={folder}", "--set", "labels=kits", "--fold", "all"]
+    words += ["--out", str(tmp_path / "run")]
     code = main([*words, "--device", "cpu", "--quiet"])
     text = said(capsys)
     assert code == 1 and expected in text and "a.nii.gz" in text, text

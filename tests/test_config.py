@@ -4,8 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from hilum.config import Recipe, built_in_recipes, read_recipe, recipe_from, seconds_of, to_table, to_toml
+from hilum.config import (
+    Recipe,
+    built_in_recipes,
+    read_recipe,
+    recipe_from,
+    seconds_of,
+    to_table,
+    to_toml,
+    with_labels,
+)
 from hilum.errors import RecipeError, UsageError
+from hilum.labels import SCHEMES
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -89,3 +99,11 @@ def test_budgets(text: str, seconds: float | None) -> None:
 def test_budgets_that_are_no_time(text: str) -> None:
     with pytest.raises(UsageError, match="budget"):
         seconds_of(text)
+
+
+def test_a_recipe_without_labels_takes_the_data_set_s_own_or_asks() -> None:
+    recipe = recipe_from({"name": "quiet"})
+    with pytest.raises(RecipeError, match="does not say what the labels mean"):
+        recipe.scheme  # noqa: B018
+    assert with_labels(recipe, SCHEMES["lits"]).scheme == SCHEMES["lits"]
+    assert with_labels(recipe_from({"labels": "kits"}), SCHEMES["lits"]).scheme == SCHEMES["kits"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hilum.errors import RecipeError, UsageError
-from hilum.labels import LabelScheme, scheme_from
+from hilum.labels import SCHEMES, LabelScheme, scheme_from
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,13 @@ class InferenceOptions:
 class Recipe:
     """One run, whole.
 
-    ``labels`` is a scheme's name or its table; ``postprocess`` a list of ``{step = name, ...}`` in order.
+    ``labels`` is a scheme's name or its table, or "" for what the data set itself says; ``postprocess`` a list of
+    ``{step = name, ...}`` in order.
     """
 
     name: str = "own"
     description: str = ""
-    labels: Any = "kits"
+    labels: Any = ""
     data: DataOptions = DataOptions()
     prepare: PrepareOptions = PrepareOptions()
     network: NetworkOptions = NetworkOptions()
@@ -113,7 +114,17 @@ class Recipe:
 
     @property
     def scheme(self) -> LabelScheme:
-        """The label scheme that ``labels`` names or describes."""
+        """The label scheme that ``labels`` names or describes.
+
+        Raises:
+            RecipeError: it says nothing, and no data set has filled it in (``with_labels``).
+        """
+        if not self.labels:
+            raise RecipeError(
+                f"recipe {self.name!r} does not say what the labels mean, nor do the data",
+                wanted=f"a label scheme: one of {sorted(SCHEMES)}, or a table of your own",
+                fix="add --set labels=lits, or a [labels] table with values = { liver = 1, tumour = 2 }",
+            )
         return scheme_from(self.labels)
 
 
@@ -138,8 +149,16 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def recipe_from(table: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """A recipe from nested tables, every key and type checked."""
     recipe: Recipe = _build(Recipe, table, "", where)
-    recipe.scheme  # noqa: B018  a scheme that does not exist is a fault of the recipe, found here and not hours later
+    if recipe.labels:
+        scheme_from(recipe.labels)  # one that does not exist is a fault of the recipe, found here and not hours later
     return recipe
+
+
+def with_labels(recipe: Recipe, scheme: LabelScheme | None) -> Recipe:
+    """The recipe with the data set's own label scheme, unless it names one itself."""
+    return (
+        recipe if recipe.labels or scheme is None else replace(recipe, labels=json.loads(json.dumps(scheme.to_json())))
+    )
 
 
 def built_in_recipes() -> dict[str, Path]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hilum.config import Recipe
+from hilum.config import Recipe, with_labels
 from hilum.datasets import CaseRef, open_dataset
 from hilum.errors import InputError, UsageError
 from hilum.files import read_json
@@ -62,6 +62,7 @@ def train_and_validate(
     if fold != "all" and not fold.isdigit():
         raise UsageError(f"--fold {fold!r}", wanted="a number from 0, or 'all'")
     dataset = open_dataset(recipe.data.dataset, Path(recipe.data.path))
+    recipe = with_labels(recipe, dataset.scheme)
     place: int | str = fold if fold == "all" else int(fold)
     run = train(recipe, dataset, out, fold=place, device=device, resume=resume, progress=progress, commit=commit())
     answer: dict[str, Any] = {"model": str(run.model), "held_out": [*run.held_out], "mean": {}, "seconds": run.seconds}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hilum import device as devices
-from hilum.config import Recipe, seconds_of, to_table
+from hilum.config import Recipe, seconds_of, to_table, with_labels
 from hilum.datasets import Dataset
 from hilum.progress import SILENT, Progress
 from hilum.training.checkpoint import checkpoint_facts, load_checkpoint, remove_checkpoint
@@ -79,6 +79,7 @@ def train(
             go on).
         OutputError: the disk is full; the last checkpoint is kept.
     """
+    recipe = with_labels(recipe, dataset.scheme)
     out = Path(out)
     check_recipe(recipe)
     where = devices.choose(device)
