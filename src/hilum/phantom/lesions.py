@@ -57,7 +57,7 @@ def draw_lesions(
         kidneys: right and left.
         scale: world mm per body mm, so that volumes are right in the world.
         small: for coarse voxels and little training: tumours of 10 to 80 mL, clearly darker than the cortex and
-            mottled; cysts of at least 14 mm.
+            mottled; cysts of 14 to 30 mm.
     """
     u = rng.uniform
     median, spread, low, high = (34.0, 0.5, 10.0, 80.0) if small else (32.0, 1.15, 2.9, 420.0)
@@ -72,7 +72,7 @@ def draw_lesions(
     if u() < 0.5:
         for _ in range(int(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15]))):
             kidney = kidneys[int(u() < 0.5)]
-            diameter = float(np.clip(18 * np.exp(rng.normal(0, 0.45)), 14.0 if small else 6.0, 60.0))
+            diameter = float(np.clip(18 * np.exp(rng.normal(0, 0.45)), *((14.0, 30.0) if small else (6.0, 60.0))))
             radius = diameter / 2 / scale
             exophytic = u(0.15, 0.7)
             at = _place(rng, kidney, radius, exophytic, lesions)
