@@ -28,7 +28,7 @@ from hilum.results.report import run_report
 from hilum.runs import commit, judge, mean_table
 from hilum.training.loop import train
 
-CASES = 14
+CASES = 40
 
 
 def run_demo(
