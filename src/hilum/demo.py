@@ -32,13 +32,20 @@ CASES = 40
 
 
 def run_demo(
-    out: Path, *, seed: int = 1, device: str = "auto", overrides: Sequence[str] = (), progress: Progress = SILENT
+    out: Path,
+    *,
+    seed: int = 1,
+    cases: int = CASES,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Make synthetic patients, train on most of them, segment, score and draw the rest.
 
     Args:
         out: the folder; a demo that was interrupted goes on in it.
         seed: of the patients.
+        cases: how many patients; one in five is held out.
         device: "auto", "cpu", "cuda".
         overrides: ``section.key=value`` for the recipe, for tests that cannot wait.
         progress: where to tell.
@@ -51,7 +58,7 @@ def run_demo(
     """
     begin = time.monotonic()
     _claim(out, seed)
-    write_set(out / "phantoms", CASES, seed, small=True, progress=progress)
+    write_set(out / "phantoms", cases, seed, small=True, progress=progress)
     recipe = read_recipe("demo", [f"data.path={json.dumps(str(out / 'phantoms'))}", *overrides])
     dataset = open_dataset(recipe.data.dataset, Path(recipe.data.path))
     run = train(recipe, dataset, out / "run", device=device, progress=progress, commit=commit())

@@ -7,6 +7,7 @@ there from the same order is kept, so that an interrupted run goes on. It knows 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -127,20 +128,25 @@ def write_set(
         _write_manifest(out, head, orders, done)  # after each case: an interruption loses at most the cases in work
         bar.step(note=order.name)
 
-    if count <= 1:
+    _make_all(todo, count, finish)
+    return [WrittenCase(o.name, o.image, o.labels, o.name, done[o.name]) for o in orders]
+
+
+def _make_all(todo: list[_Order], processes: int, finish: Callable[[_Order, dict[str, Any]], None]) -> None:
+    """Make every case and tell ``finish`` its facts as soon as it is there."""
+    if processes <= 1:
         for order in todo:
             finish(order, _make(order))
-    else:
-        # "spawn": forking a process that already has threads can hang
-        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-            running = {pool.submit(_make, order): order for order in todo}
-            try:
-                for future in as_completed(running):
-                    finish(running[future], future.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return [WrittenCase(o.name, o.image, o.labels, o.name, done[o.name]) for o in orders]
+        return
+    # "spawn": forking a process that already has threads can hang
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(_make, order): order for order in todo}
+        try:
+            for future in as_completed(running):
+                finish(running[future], future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _cores() -> int:

@@ -212,7 +212,9 @@ class Run:
         self._waited = batches.wait_seconds
 
     def _end_epoch(self, held_out: Batches | None) -> None:
-        scores = self.trainer.patch_dice(held_out, self._looks) if held_out is not None else None
+        # a last epoch of a few steps gets few looks: a number that jumps says nothing and is left out
+        short = 2 * len(self.epoch.losses) < self.options.epoch_steps < self.trainer.step
+        scores = self.trainer.patch_dice(held_out, self._looks) if held_out is not None and not short else None
         peak = devices.peak_memory_gb(self.device)
         line = {
             "epoch": -(-self.trainer.step // self.options.epoch_steps),
