@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,9 @@ class Run:
             self.recipe.inference,
             self.recipe.postprocess,
             card,
-            to_toml(self.recipe),
+            to_toml(
+                replace(self.recipe, data=replace(self.recipe.data, path=""))
+            ),  # a model may travel; paths stay home
         )
 
     def facts(self) -> dict[str, Any]:
