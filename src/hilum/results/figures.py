@@ -212,14 +212,17 @@ def _annotate(image: Image.Image, view: View, bar_mm: float) -> None:
     """Letters for the patient's sides and a scale bar."""
     draw = ImageDraw.Draw(image)
     width, height = image.size
-    font = ImageFont.load_default(size=max(13, round(width / 23)))
+    size = max(13, round(width / 23))
+    font = ImageFont.load_default(size=size)
+    flat = height < 6 * size  # a few slices seen from the side: no room for more than left and right
     left, right, top, bottom = LETTERS[view.plane]
     pad = round(width / 70) + 2
-    spots = ((pad, height / 2, left, "lm"), (width - pad, height / 2, right, "rm"), (width / 2, pad, top, "ma"))
-    for x, y, text, anchor in (*spots, (width / 2, height - pad, bottom, "md")):
+    beside = ((pad, height / 2, left, "lm"), (width - pad, height / 2, right, "rm"))
+    above = () if flat else ((width / 2, pad, top, "ma"), (width / 2, height - pad, bottom, "md"))
+    for x, y, text, anchor in (*beside, *above):
         draw.text((x, y), text, fill=(255, 255, 255), font=font, anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
     length = bar_mm * view.pixels_per_mm
-    if length > 0.6 * width:
+    if flat or length > 0.6 * width:
         return
     x1, y1 = width - pad, height - pad
     draw.rectangle((x1 - length - 1, y1 - 5, x1 + 1, y1 + 1), fill=(0, 0, 0))
