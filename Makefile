@@ -46,5 +46,5 @@ $(STAMP): pyproject.toml
 	    { echo "Python's venv is missing; run: apt-get install python3-venv" >&2; exit 1; }; \
 	  $(PYTHON) -m venv $(VENV); \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	@touch $(STAMP)
