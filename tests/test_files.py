@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,28 @@ def test_files_get_ordinary_permissions(tmp_path: Path) -> None:
     write_text(tmp_path / "x", "1")
     (tmp_path / "y").write_text("1")
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "y").stat().st_mode
+
+
+def test_writing_never_changes_the_umask_of_other_threads(tmp_path: Path) -> None:
+    before, stop = os.umask(0o077), threading.Event()
+
+    def write(number: int) -> None:
+        while not stop.is_set():
+            write_text(tmp_path / f"{number}.txt", "")
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    try:
+        for thread in threads:
+            thread.start()
+        for number in range(2000):
+            probe = tmp_path / f"probe{number}"
+            os.close(os.open(probe, os.O_CREAT | os.O_WRONLY, 0o666))
+            assert probe.stat().st_mode & 0o777 == 0o600
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        os.umask(before)
 
 
 def test_a_folder_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import errno
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,13 +31,13 @@ def written(path: str | Path) -> Iterator[Path]:
     part = path  # for the except clause, should the folder fail
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".part-", suffix=f"-{path.name}", dir=path.parent)
-        os.close(handle)
-        part = Path(name)
+        wanted = _beside(path)
+        os.close(os.open(wanted, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        part = wanted
+        mode = _permissions(part)
         yield part
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(part, 0o666 & ~_umask())
+        _flush(part)
+        os.chmod(part, mode)  # some writers replace the file by a private one
         os.replace(part, path)
     except OSError as error:
         _remove(part, path)
@@ -60,10 +61,14 @@ def written_folder(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".part-????????-{path.name}"):
             shutil.rmtree(left, ignore_errors=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", suffix=f"-{path.name}", dir=path.parent))
+        wanted = _beside(path)
+        wanted.mkdir()
+        part = wanted
+        mode = _permissions(part) & 0o666
         yield part
         for item in (*(item for item in part.rglob("*") if item.is_file()), part):
-            os.chmod(item, (0o777 if item.is_dir() else 0o666) & ~_umask())  # some writers make files private
+            if item != part:
+                os.chmod(item, mode)  # some writers make files private
             _flush(item)
         if path.exists():
             shutil.rmtree(previous, ignore_errors=True)
@@ -138,6 +143,16 @@ def _previous(path: Path) -> Path:
     return path.with_name(f".previous-{path.name}")
 
 
+def _beside(path: Path) -> Path:
+    """A name in the same folder that nobody has."""
+    return path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")
+
+
+def _permissions(made: Path) -> int:
+    """What the system gave to something new: asking for the umask would set it, for all threads, for a moment."""
+    return stat.S_IMODE(made.stat().st_mode)
+
+
 def _flush(path: Path) -> None:
     """Bytes (or a folder's entries) from the system's memory to the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -150,9 +165,3 @@ def _flush(path: Path) -> None:
 def _remove(part: Path, path: Path) -> None:
     if part != path:
         part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
