@@ -39,6 +39,21 @@ def close(a: dict[int, tuple[float, ...]], b: dict[int, tuple[float, ...]]) -> b
     return all(np.allclose(a[v], b[v], atol=1e-5) for v in a.keys() & b.keys())
 
 
+@pytest.mark.parametrize("degrees", [45, 135, 225, 315])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_turning_back_ends_where_it_began_even_where_two_matches_are_equally_good(degrees: int, axis: int) -> None:
+    a, b = (k for k in range(3) if k != axis)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    affine = np.eye(4)
+    affine[np.ix_((a, b), (a, b))] = [[c, -s], [s, c]]
+    affine[:3, :3] *= (0.7, 0.7, 3.0)
+    grid = Grid((4, 5, 6), affine)
+    for codes in ALL_CODES:
+        turned = grid.oriented(codes)
+        assert turned.codes == codes
+        assert turned.oriented(grid.codes).same_as(grid)
+
+
 def test_codes_name_the_direction_in_which_an_index_grows() -> None:
     assert len(set(ALL_CODES)) == 48
     assert Grid((2, 2, 2), np.diag([1, 1, 1, 1])).codes == "RAS"

@@ -70,7 +70,13 @@ class Grid:
     def codes(self) -> str:
         """Axis codes such as ``"SPL"``: the direction in which each index grows, by the best one-to-one match."""
         directions = self.affine[:3, :3] / np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
-        best = max(permutations(range(3)), key=lambda worlds: sum(abs(directions[w, i]) for i, w in enumerate(worlds)))
+        # at exactly 45 degrees two matches are equally good: the second term, blind to the order and the signs of the
+        # array's axes, decides alike however the voxels are listed, so that turning back ends where it began
+        turn = 1e-6 * directions * np.roll(directions, -1, axis=0)
+        best = max(
+            permutations(range(3)),
+            key=lambda worlds: sum(abs(directions[w, i]) + turn[w, i] for i, w in enumerate(worlds)),
+        )
         return "".join(_CODE_OF_AXIS[w, 1 if directions[w, i] >= 0 else -1] for i, w in enumerate(best))
 
     @property
