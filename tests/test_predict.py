@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,13 @@ from hypothesis import strategies as st
 from hilum.config import InferenceOptions
 from hilum.errors import ModelError, RecipeError, UsageError
 from hilum.inference import predict as predict_module
-from hilum.inference.predict import AIR_HU, Predictor, mirror_axes
+from hilum.inference.predict import AIR_HU, Predictor, air_below, mirror_axes
 from hilum.inference.slabs import SURE_BACKGROUND
 from hilum.labels import SCHEMES, scheme_from
 from hilum.model import NetworkSpec, load_model, save_model
 from hilum.networks import plan_options
 from hilum.patches.tiles import gaussian_weights, tile_starts
+from hilum.prepare.plan import Normalisation
 from hilum.prepare.preprocess import Case, prepare_scan
 from hilum.volume import Volume
 from test_export import everything_at_once
@@ -170,9 +173,20 @@ def test_left_and_right_are_not_swapped_where_the_scheme_tells_them_apart():
 def test_a_scan_of_air_is_background_without_asking_the_network(thresholds, monkeypatch):
     monkeypatch.setattr(thresholds, "_logits", lambda tiles: pytest.fail("the network was asked"))
     scan = scan_of(blocks((20, 30, 40)), SPACING_MM)
-    air = scan.with_array(np.full(scan.shape, AIR_HU, np.int16))
+    air = scan.with_array(np.full(scan.shape, air_below(thresholds.plan), np.int16))
     prediction = thresholds.predict(prepare_scan(air, thresholds.plan))
     assert not prediction.labels.array.any() and prediction.skipped == prediction.tiles > 1
+
+
+def test_organs_as_light_as_air_are_not_taken_for_it(tmp_path):
+    """Lungs lie at -800 HU: whole tiles of them stay below the limit that suits kidneys."""
+    model = threshold_model(tmp_path / "lungs", edges_hu=(-900.0, -700.0, -600.0))
+    hu = np.full((16, 24, 32), -1000, np.int16)
+    hu[:, 6:18, 8:24] = -800
+    labels = Predictor(model, "cpu").segment(Volume.on(grid_of(hu.shape, SPACING_MM), hu))
+    assert np.array_equal(labels.array == 1, hu == -800)
+    kinds = [Normalisation("ct", -75.0, 300.0, 100.0, 70.0), Normalisation("zscore", -32768.0, 32767.0, 100.0, 70.0)]
+    assert [air_below(replace(model.plan, normalisation=kind)) for kind in kinds] == [AIR_HU, -32768.0]
 
 
 def test_one_voxel_above_air_is_enough_to_be_asked(thresholds):

@@ -9,8 +9,9 @@ Tiles run bottom to top, are weighted with a Gaussian and added up in a buffer a
 finished planes go through ``export`` into the label map at once. Logits are averaged, not probabilities (over
 overlapping tiles, mirrored copies and the weights of several folds alike), as nnU-Net v2 does.
 
-A tile in which no voxel lies above ``AIR_HU`` is not given to the network: it is background. Half of a typical scan is
-the air around the patient, and no organ of interest is as light as -500 HU. ``skip_air=False`` turns this off.
+A tile in which no voxel lies above ``air_below`` is not given to the network: it is background. Half of a typical scan
+is the air around the patient, and few organs are as light as -500 HU; for those that are (lungs, gas in the bowel) the
+plan's normalisation tells. ``skip_air=False`` turns this off.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from hilum.inference import postprocess
 from hilum.inference.export import LabelExporter
 from hilum.inference.slabs import RollingLogits, Start
 from hilum.patches.tiles import gaussian_weights, tile_starts
+from hilum.prepare.plan import Plan
 from hilum.prepare.preprocess import Case, prepare_scan
 from hilum.progress import SILENT, Progress
 from hilum.volume import Volume
@@ -37,7 +39,7 @@ from hilum.volume import Volume
 if TYPE_CHECKING:
     from hilum.model import Model
 
-AIR_HU = -500
+AIR_HU = -500.0
 PADDING_HU = -1024
 # Beyond this many tiles at a time GPUs gain nothing more.
 _MOST_TILES = {2: 32, 3: 8}
@@ -72,7 +74,7 @@ class Predictor:
             never mirrored for schemes that tell left from right.
         overlap: share of a patch that neighbouring tiles share, 0 to below 1; None takes the model's own choice.
         batch: tiles at a time; 0 decides by the device's memory (1 on a CPU).
-        skip_air: leave out tiles without a voxel above ``AIR_HU``.
+        skip_air: leave out tiles without a voxel above ``air_below(plan)``.
 
     Raises:
         UsageError: no such device.
@@ -95,7 +97,7 @@ class Predictor:
         self.device = devices.choose(device)
         self.mirror = bool(model.inference.mirror if mirror is None else mirror)
         self.overlap = float(model.inference.overlap if overlap is None else overlap)
-        self.batch, self.skip_air = batch, skip_air
+        self.batch, self.skip_air, self.air_hu = batch, skip_air, air_below(self.plan)
         if not 0 <= self.overlap < 1:
             raise UsageError(f"overlap {self.overlap:g}", wanted="a share of the patch from 0 to below 1, e.g. 0.5")
         # On a CPU convolutions take 10 to 40 % less time with channels last (2D and 3D U-Net, fp32 and bf16).
@@ -189,7 +191,7 @@ class Predictor:
         return self.device if 2 * needed < torch.cuda.mem_get_info(self.device)[0] / 3 else torch.device("cpu")
 
     def _is_air(self, image_DHW: np.ndarray, start: Start) -> bool:
-        return bool(image_DHW[_box(start, self.plan.patch)].max() <= AIR_HU)
+        return bool(image_DHW[_box(start, self.plan.patch)].max() <= self.air_hu)
 
     def _probabilities(self, case: Case, shares_KZYX: np.ndarray | None) -> dict[str, Volume]:
         if shares_KZYX is None:
@@ -214,6 +216,15 @@ def mirror_axes(dims: int, sided: bool) -> list[tuple[int, ...]]:
     """
     axes = [axis for axis in range(-dims, 0) if not (sided and axis == -1)]
     return [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+
+
+def air_below(plan: Plan) -> float:
+    """HU up to which a tile holds nothing to be found: ``AIR_HU``, or less where labelled voxels are as light as air.
+
+    ``low`` is where normalisation clips (the 0.5 percentile of labelled HU for kind "ct"): a tile that nowhere exceeds
+    it is one grey to the network. Where nothing is clipped, nothing is known, and no tile is left out.
+    """
+    return min(AIR_HU, plan.normalisation.low)
 
 
 def _padded(image_DHW: np.ndarray, patch: tuple[int, ...]) -> tuple[np.ndarray, Start]:
