@@ -62,7 +62,9 @@ def test_overrides_take_numbers_lists_and_words(tmp_path: Path) -> None:
         ("[prepare]\nspacing_mm = ['x']", r"prepare.spacing_mm\[0\] = 'x'"),
         ("prepare = 3", "prepare = 3.*a table"),
         ("[network]\noptions = 3", "network.options = 3.*a table"),
+        ("[prepare]\ndims = 3.0", "prepare.dims = 3.0.*one of"),
         ("labels = 'kitz'", "no label scheme 'kitz'"),
+        ("labels = 5", "a label scheme 5"),
         ("a b", "is not TOML"),
     ],
 )

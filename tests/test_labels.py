@@ -32,6 +32,8 @@ def test_own_schemes_are_read_from_a_short_table() -> None:
     assert scheme.label(3).is_lesion and scheme.label(3).organ == "liver"
     assert scheme.class_lookup()[[0, 2, 3, 7]].tolist() == [0, 1, 2, 3]
     assert scheme.region("all").labels == (2, 3)
+    pair = scheme_from({"values": {"kidneys": 1, "kidney tumour": 2, "left lung": 3, "liver": 4}})
+    assert [label.paired for label in pair.labels] == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,11 @@ def test_own_schemes_are_read_from_a_short_table() -> None:
         ({"values": {"a": 1, "b": 1}}, "label values"),
         ({"values": {"a": 300}}, "label values"),
         ({"values": {"a": 1}, "regions": {"x": [9]}}, "region 'x'"),
+        ({"values": {"a": "x"}}, "cannot be read.*'x'"),
+        ({"values": {"a": 1.5}}, "1.5 is no whole number"),
+        ({"values": [1, 2]}, "cannot be read"),
+        ({"values": {"a": 1}, "regions": {"x": 1}}, "cannot be read"),
+        (5, "a label scheme 5"),
         ({"labelz": []}, "labelz"),
         ({"name": "x"}, "cannot be read"),
     ],

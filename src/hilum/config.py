@@ -265,7 +265,7 @@ def _value(hint: Any, value: Any, name: str, where: str) -> Any:
         return _build(hint, value, f"{name}.", where)
     origin = get_origin(hint)
     if origin is Literal:
-        if value not in get_args(hint) or isinstance(value, bool):
+        if value not in get_args(hint) or type(value) is not type(get_args(hint)[0]):
             raise wrong
         return value
     if origin is tuple:

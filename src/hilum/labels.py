@@ -201,14 +201,23 @@ def scheme_from(table: str | Mapping[str, Any]) -> LabelScheme:
             raise UsageError(f"no label scheme {table!r}", wanted=f"one of {sorted(SCHEMES)}")
         return SCHEMES[table]
     known = {"name", "labels", "regions", "values"}
+    if not isinstance(table, Mapping):
+        raise RecipeError(f"a label scheme {table!r}", wanted=f"one of {sorted(SCHEMES)}, or a table of your own")
     if set(table) - known:
         raise RecipeError(f"keys {sorted(set(table) - known)} in a label scheme", wanted=f"some of {sorted(known)}")
     name = str(table.get("name", "own"))
     if "values" in table:
-        pairs = sorted(((int(v), str(n)) for n, v in dict(table["values"]).items()))
-        labels = tuple(_guess(value, label, i) for i, (value, label) in enumerate(pairs))
-        given = dict(table.get("regions", {})) or {label.name: [label.value] for label in labels}
-        return LabelScheme(name, labels, tuple(Region(str(n), tuple(int(v) for v in vs)) for n, vs in given.items()))
+        try:
+            pairs = sorted((_integer(v), str(n)) for n, v in dict(table["values"]).items())
+            labels = tuple(_guess(value, label, i) for i, (value, label) in enumerate(pairs))
+            given = dict(table.get("regions", {})) or {label.name: [label.value] for label in labels}
+            regions = tuple(Region(str(n), tuple(_integer(v) for v in vs)) for n, vs in given.items())
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                f"a label scheme that cannot be read ({error})",
+                wanted="values such as { liver = 1, tumour = 2 }, regions such as { liver = [1, 2] }",
+            ) from None
+        return LabelScheme(name, labels, regions)
     try:
         labels = tuple(Label(**{**item, "snomed": tuple(item.get("snomed", ()))}) for item in table["labels"])
         regions = tuple(Region(item["name"], tuple(item["labels"])) for item in table["regions"])
@@ -217,6 +226,12 @@ def scheme_from(table: str | Mapping[str, Any]) -> LabelScheme:
             f"a label scheme that cannot be read ({error})", wanted="a name, or labels and regions"
         ) from None
     return LabelScheme(name, labels, regions)
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, float | bool):
+        raise ValueError(f"{value!r} is no whole number")
+    return int(value)
 
 
 def _guess(value: int, name: str, place: int) -> Label:
@@ -228,9 +243,11 @@ def _guess(value: int, name: str, place: int) -> Label:
     organ = next((organ for organ in organs if organ in low), "")
     if not organ:
         organ = low.replace("left", "").replace("right", "").strip(" _-") if kind == "organ" else ""
-    return Label(value, name, kind, organ, side, colour=PALETTE[place % len(PALETTE)])  # type: ignore[arg-type]
+    paired = kind == "organ" and not side and organ in _PAIRS
+    return Label(value, name, kind, organ, side, paired, PALETTE[place % len(PALETTE)])  # type: ignore[arg-type]
 
 
+_PAIRS = ("kidney", "lung", "adrenal")
 PALETTE = ("#009E73", "#D55E00", "#56B4E9", "#E69F00", "#CC79A7", "#0072B2", "#F0E442", "#999999")
 _KIDNEY, _LIVER = ("64033007", "Kidney"), ("10200004", "Liver")
 _RIGHT_KIDNEY, _LEFT_KIDNEY = ("9846003", "Right kidney"), ("18639004", "Left kidney")
