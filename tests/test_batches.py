@@ -37,6 +37,7 @@ class FakePlan:
     patch: tuple[int, int, int] = (8, 12, 12)
     batch: int = 2
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    separate_z: bool = False
     normalisation: FakeNormalisation = FakeNormalisation()
 
 
@@ -143,7 +144,7 @@ def test_sided_schemes_are_never_mirrored_left_to_right() -> None:
 
 
 def test_thick_slices_are_not_mixed() -> None:
-    with batches(plan=FakePlan(spacing_mm=(5.0, 1.0, 1.0))) as source:
+    with batches(plan=FakePlan(spacing_mm=(5.0, 1.0, 1.0), separate_z=True)) as source:
         matrices = [item.matrix for step in range(40) for item in source.parameters(step).items if item.matrix]
     assert matrices and all(matrix[0] == (1.0, 0.0, 0.0) for matrix in matrices)
 

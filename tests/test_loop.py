@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from hilum import device as devices
-from hilum.config import recipe_from
+from hilum.config import InferenceOptions, PatchOptions, PrepareOptions, recipe_from
 from hilum.datasets import CaseRef, Dataset
 from hilum.errors import DatasetError, OutputError, RecipeError, TrainingError, UsageError
 from hilum.labels import SCHEMES
@@ -297,12 +297,44 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path,
         train(recipe(loss="focal"), cubes, tmp_path / "b", device="cpu")
     with pytest.raises(RecipeError, match="at least 1"):
         train(recipe(steps=0), cubes, tmp_path / "c", device="cpu")
+    with pytest.raises(RecipeError, match="learning_rate: inf"):
+        train(recipe(learning_rate=float("inf")), cubes, tmp_path / "c", device="cpu")
     unlabelled = Dataset("scans", tuple(replace(case, labels=None) for case in cubes.cases), None)
     with pytest.raises(DatasetError, match="no case has labels"):
         train(recipe(), unlabelled, tmp_path / "d", device="cpu")
     wide = replace(recipe(), network=replace(recipe().network, options={"strides": [[1, 1, 1], [8, 8, 8], [8, 8, 8]]}))
     with pytest.raises(RecipeError, match=r"divides by 64|one of each for every stage"):
         train(wide, cubes, tmp_path / "e", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("section", "found"),
+    [
+        ({"postprocess": ({"step": "polish"},)}, "post-processing step 'polish'"),
+        ({"inference": InferenceOptions(overlap=1.5)}, "overlap 1.5"),
+        ({"patches": PatchOptions(foreground=3.0)}, "patches.foreground = 3.0"),
+        ({"prepare": PrepareOptions(memory_gb=-1.0)}, "prepare.memory_gb = -1.0"),
+    ],
+)
+def test_what_is_wanted_after_training_is_checked_before_any_scan_is_read(
+    tmp_path: Path, cubes: Dataset, section: dict[str, Any], found: str
+) -> None:
+    with pytest.raises((RecipeError, UsageError), match=found):
+        train(replace(recipe(), **section), cubes, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_takes_other_post_processing_without_a_step_more(tmp_path: Path, cubes: Dataset) -> None:
+    out, first = tmp_path / "run", recipe(steps=2)
+    train(first, cubes, out, device="cpu")
+    before = load_model(out)
+    other = replace(first, postprocess=({"step": "keep_largest"},), inference=InferenceOptions(overlap=0.25))
+    again = train(other, cubes, out, device="cpu")
+    after = load_model(out)
+    assert (again.steps, len(losses(out))) == (2, 2) and before.postprocess == ()
+    assert after.postprocess == ({"step": "keep_largest"},) and after.inference.overlap == 0.25
+    assert all(torch.equal(tensor, after.weights[0][key]) for key, tensor in before.weights[0].items())
+    assert train(other, cubes, out, device="cpu").was_finished
 
 
 KILLED = """

@@ -134,12 +134,11 @@ def test_writing_without_permission(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="cannot be written"):
         write_labels(tmp_path / "file" / "labels.nii.gz", volume)
     if os.geteuid() == 0:  # root may write anywhere: pretend
-        import tempfile
 
         def refuse(*_args, **_options):
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(tempfile, "mkstemp", refuse)
+        monkeypatch.setattr(os, "open", refuse)
     else:
         (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(OutputError, match="no permission to write"):

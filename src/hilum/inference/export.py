@@ -6,11 +6,11 @@ asked for) on the scan's grid in ``SPL`` order. It knows no network, no patient 
 Shapes: K classes; D, H, W voxels of the prepared grid; Z, Y, X voxels of the scan's grid.
 
 Logits are interpolated linearly and the largest one wins, as nnU-Net v2 does it (logits are resampled first, the argmax
-is taken afterwards; where slices were resampled in plane only it takes the nearest slice's logits, which upwards gives
-the same slices back, and downwards stairs that interpolation has not). Both grids share their outer voxel edges (``Grid.reshaped``): output voxel ``j`` lies at
-``(j + 0.5) * old / new - 0.5`` of the prepared grid, clamped to it, which is also what torch's ``interpolate`` means
-by ``align_corners=False``. Interpolation is separable: each prepared plane is brought to (Y, X) once and output planes
-blend two of them.
+is taken afterwards; thick slices apart, where it takes the nearest one's logits: the same where the prepared slices are
+thinner than the scan's, stairs where they are thicker). Both grids share their outer voxel edges (``Grid.reshaped``):
+output voxel ``j`` lies at ``(j + 0.5) * old / new - 0.5`` of the prepared grid, clamped to it, which is also what
+torch's ``interpolate`` means by ``align_corners=False``. Interpolation is separable: each prepared plane is brought to
+(Y, X) once and output planes blend two of them.
 
 Most of a scan is background, and there nothing need be interpolated: weights are positive and sum to one, so that where
 background is the largest logit at all eight prepared neighbours it is the largest between them. Only the box of voxels

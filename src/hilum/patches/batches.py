@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 STREAM = 2  # sets the augmentation's random numbers apart from the sampler's
 THREADS = 2  # one waits for the disk while the other copies
 LESION_WEIGHT = 2.0  # lesions are what networks miss, and a patch about a lesion shows its organ as well
-THICK_SLICES = 3.0  # slices this many times as thick as pixels are wide are not mixed (nnU-Net's anisotropy threshold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +100,7 @@ class Batches:
         self.settings = settings if augmented else PRESETS["none"]
         self.plan, self.device, self.seed, self.prefetch = plan, torch.device(device), seed, prefetch
         self.mirror_axes = mirror_axes(plan.dims, scheme)
-        self.in_plane = plan.spacing_mm[0] >= THICK_SLICES * min(plan.spacing_mm[1:])
+        self.in_plane = plan.separate_z  # thick slices are mixed neither in preparing nor here
         self.wait_seconds = 0.0
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="patches")
         self._ahead: dict[int, Future[_Boxes]] = {}

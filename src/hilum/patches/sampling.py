@@ -104,8 +104,7 @@ class Sampler:
     ):
         if not names:
             raise DatasetError("no cases to draw patches from", wanted="at least one training case")
-        if not 0 <= foreground <= 1:
-            raise RecipeError(f"patches.foreground = {foreground}", wanted="a share from 0 to 1")
+        check_foreground(foreground)
         self.names, self.patch = tuple(names), patch
         self.case = lru_cache(CASES_OPEN)(store.case)
         self.foreground, self.seed, self.weights = foreground, seed, dict(weights or {})
@@ -123,15 +122,20 @@ class Sampler:
         shape = case.image_DHW.shape
         present = [index for index in sorted(case.locations) if index > 0 and len(case.locations[index])]
         if not wanted or not present:
-            # one draw per axis even where there is no room, so that all cases use the same numbers
             room = [n - p for n, p in zip(shape, self.patch, strict=True)]
-            corner = [int(rng.integers(max(r, 0) + 1)) if r >= 0 else r // 2 for r in room]
+            corner = [int(rng.integers(r + 1)) if r >= 0 else r // 2 for r in room]
             return Place(name, (corner[0], corner[1], corner[2]))
         shares = np.array([self.weights.get(index, 1.0) for index in present])
         index = present[int(rng.choice(len(present), p=shares / shares.sum()))]
         voxels = case.locations[index]
         voxel = voxels[int(rng.integers(len(voxels)))]
         return Place(name, centred(voxel, shape, self.patch), index)
+
+
+def check_foreground(share: float) -> None:
+    """Raise RecipeError unless the share of foreground patches lies between 0 and 1."""
+    if not 0 <= share <= 1:
+        raise RecipeError(f"patches.foreground = {share}", wanted="a share from 0 to 1")
 
 
 def is_foreground(share: float, batch: int, item: int, chance: float) -> bool:

@@ -50,10 +50,15 @@ def tile_starts(shape: Shape3, patch: Shape3, overlap: float) -> list[Shape3]:
         UsageError: an overlap outside [0, 1).
     """
     assert len(shape) == len(patch) == 3 and min(*shape, *patch) >= 1, (shape, patch)
-    if not 0 <= overlap < 1:
-        raise UsageError(f"overlap {overlap}", wanted="a share from 0 (none) to below 1, usually 0.5")
+    check_overlap(overlap)
     z, y, x = (axis_starts(n, p, overlap) for n, p in zip(shape, patch, strict=True))
     return list(product(z, y, x))
+
+
+def check_overlap(overlap: float) -> None:
+    """Raise UsageError unless the overlap lies in [0, 1)."""
+    if not 0 <= overlap < 1:
+        raise UsageError(f"overlap {overlap:g}", wanted="a share of the patch from 0 (none) to below 1, usually 0.5")
 
 
 def gaussian_weights(patch: Shape3) -> np.ndarray:

@@ -142,7 +142,7 @@ def make_plan(fingerprint: Fingerprint, options: PrepareOptions, scheme: LabelSc
     Raises:
         RecipeError: wishes that contradict each other or cannot be met, each with what would work.
     """
-    _check(options)
+    check_options(options)
     spacing = _target_spacing(fingerprint, options)
     shapes = [_shape_at(case.shape, case.spacing_mm, spacing, options.dims) for case in fingerprint.cases]
     median = _triple(int(n) for n in np.median(shapes, axis=0))
@@ -198,7 +198,12 @@ def is_anisotropic(spacing_mm: Sequence[float]) -> bool:
     return spacing_mm[0] > ANISOTROPY * max(spacing_mm[1:])
 
 
-def _check(options: PrepareOptions) -> None:
+def check_options(options: PrepareOptions) -> None:
+    """Refuse, before any scan is read, wishes that no data can meet.
+
+    Raises:
+        RecipeError: naming the key, what was found, what is wanted.
+    """
     lengths = (3,) if options.dims == 3 else (2, 3)
     for name, values in (("spacing_mm", options.spacing_mm), ("patch", options.patch)):
         if values and (len(values) not in lengths or not min(values) > 0):
@@ -226,8 +231,6 @@ def _check(options: PrepareOptions) -> None:
             wanted="two ascending HU",
             fix="e.g. window_hu = [-160, 240]",
         )
-    if options.normalisation != "window" and window:
-        log.warning("prepare.window_hu has no effect with normalisation %r", options.normalisation)
 
 
 def _target_spacing(fingerprint: Fingerprint, options: PrepareOptions) -> tuple[float, float, float]:
@@ -346,6 +349,8 @@ def _normalisation(fingerprint: Fingerprint, options: PrepareOptions) -> Normali
     if options.normalisation == "window":
         low, high = options.window_hu
         return Normalisation("window", low, high, mean=low, std=high - low)
+    if options.window_hu:
+        log.warning("prepare.window_hu has no effect with normalisation %r", options.normalisation)
     if options.normalisation == "zscore":
         limits = np.iinfo(np.int16)  # what a prepared case can hold: nothing is clipped
         return Normalisation("zscore", float(limits.min), float(limits.max), hu.mean, std)

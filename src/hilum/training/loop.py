@@ -64,11 +64,11 @@ def train(
         recipe: what a person chose.
         dataset: the cases.
         out: RUN. If it holds a checkpoint of the same recipe, the run goes on; a larger ``steps`` or ``budget`` extends
-            it; a finished one is returned at once.
+            it; a finished one is returned at once (its model says the recipe's ``inference`` and ``postprocess``).
         fold: which fold is held out, or "all" to train on every case.
         device: "auto", "cpu", "cuda", "cuda:1".
         resume: False forgets what RUN holds and begins anew.
-        workers: processes that prepare cases; None decides.
+        workers: cases prepared at once; None decides.
         progress: where to say how far it is.
         commit: version control's name of the code, for the model's card.
 
@@ -88,16 +88,20 @@ def train(
     if not resume:
         _forget(out)
     before = checkpoint_facts(out / "checkpoint")
+    over = before is not None and _is_over(recipe, before)
     if before is not None:
         check_same_run(to_table(recipe), fold, before, out)
-        if _is_over(recipe, before) and (out / "model" / "model.json").is_file():
+        if over and _same_use(recipe, before) and (out / "model" / "model.json").is_file():
             progress.say(f"{out}: this run is finished ({before['step']} steps); more steps or budget extend it")
             return _result(out, before, True)
     setup = set_up(recipe, dataset, out, fold, workers, progress)
     run = Run(recipe, setup, out, str(fold), where, progress, commit)
     run.begin(load_checkpoint(out / "checkpoint"))
-    with StopSignals() as stop:
-        run.go(stop)
+    if over:  # the weights stay; how they are used changed, or the model's folder is gone
+        run.save_checkpoint(finished=True)
+    else:
+        with StopSignals() as stop:
+            run.go(stop)
     run.save_model()
     facts = checkpoint_facts(out / "checkpoint")
     assert facts is not None
@@ -110,6 +114,12 @@ def _is_over(recipe: Recipe, facts: dict[str, Any]) -> bool:
         return True
     budget, before = (seconds_of(text) for text in (recipe.training.budget, facts["recipe"]["training"]["budget"]))
     return bool(facts["finished"]) and budget is not None and before is not None and budget <= before
+
+
+def _same_use(recipe: Recipe, facts: dict[str, Any]) -> bool:
+    """Whether the model of this checkpoint is to be used as the recipe says now."""
+    now = to_table(recipe)
+    return all(facts["recipe"][key] == now[key] for key in ("inference", "postprocess"))
 
 
 def _forget(out: Path) -> None:

@@ -80,8 +80,8 @@ def check_options(options: TrainingOptions) -> None:
     for key, good, wanted in (
         ("steps", options.steps >= 1, "a number of at least 1"),
         ("epoch_steps", options.epoch_steps >= 1, "a number of at least 1"),
-        ("learning_rate", options.learning_rate > 0, "a number above 0"),
-        ("weight_decay", options.weight_decay >= 0, "a number of at least 0"),
+        ("learning_rate", 0 < options.learning_rate < math.inf, "a number above 0"),
+        ("weight_decay", 0 <= options.weight_decay < math.inf, "a number of at least 0"),
         ("momentum", 0 <= options.momentum < 1, "a number from 0 to below 1"),
         ("ema", 0 <= options.ema < 1, "0 (off), or a number below 1 such as 0.999"),
         ("clip_norm", options.clip_norm >= 0, "0 (off), or a number above 0"),

@@ -17,11 +17,15 @@ from hilum.datasets import CaseRef, Dataset
 from hilum.datasets.folds import make_folds, write_folds
 from hilum.errors import DatasetError, RecipeError, UsageError
 from hilum.files import plain, read_json, write_json, write_text
+from hilum.inference import postprocess
 from hilum.labels import LabelScheme
 from hilum.model import NetworkSpec
 from hilum.patches.augment import settings_from
+from hilum.patches.sampling import check_foreground
+from hilum.patches.tiles import check_overlap
 from hilum.prepare.fingerprint import fingerprint
 from hilum.prepare.plan import Plan, make_plan
+from hilum.prepare.plan import check_options as check_wishes
 from hilum.prepare.store import Store, build_store
 from hilum.progress import Progress
 from hilum.training.losses import make_loss
@@ -88,8 +92,12 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: a name that does not exist, an option out of bounds.
-        UsageError: a budget that is no time.
+        UsageError: a budget that is no time, an overlap that is no share.
     """
+    check_wishes(recipe.prepare)
+    check_foreground(recipe.patches.foreground)
+    check_overlap(recipe.inference.overlap)
+    postprocess.check(recipe.postprocess, recipe.scheme)
     networks.check_name(recipe.network.name)
     make_loss(recipe.training.loss, recipe.training.loss_options, recipe.scheme.class_count)
     check_options(recipe.training)
