@@ -31,7 +31,7 @@ from hilum.training.trainer import Trainer
 # held-out patches a look, as a share of an epoch's steps: nnU-Net's 50 of 250 would cost a CPU a tenth of its time
 _LOOK_SHARE, _LOOK_MOST = 0.1, 25
 _FORWARD_SHARE = 0.4  # what a look takes of a step's time
-SYNTHETIC = "trained on synthetic data only: of no use on real scans"
+SYNTHETIC = "synthetic training data only: of no use on real scans"
 
 
 class Run:
