@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -77,6 +78,30 @@ def test_wrong_use_is_one_sentence_and_2(words: list[str], sentence: str, capsys
     assert main(words) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.startswith("hilum: ") and error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_warnings_are_lines_on_standard_error_each_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("hilum.prepare.plan")
+
+    def describe() -> dict[str, str]:
+        for _ in range(2):
+            log.warning("no case holds label %s", "cyst")
+        log.info("nothing to tell")
+        return {"folder": "pairs"}
+
+    monkeypatch.setattr("hilum.datasets.describe", describe)
+    handlers = list(logging.getLogger("hilum").handlers)
+    assert main(["data", "list"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "warning: no case holds label cyst\n" and told.out == "folder       pairs\n"
+    assert logging.getLogger("hilum").handlers == handlers
+
+
+def test_paths_of_any_script_reach_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "default", "--data", 'folder=/nowhere/\U0001f642 "x"', "--out", "y"]) == 1
+    assert '/nowhere/\U0001f642 "x"' in capsys.readouterr().err
 
 
 def test_lists_answer_people_and_programs(capsys: pytest.CaptureFixture[str]) -> None:

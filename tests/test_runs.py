@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hilum.cli import main
-from hilum.config import recipe_from
+from hilum.config import recipe_from, to_toml
 from hilum.errors import InputError, UsageError
 from hilum.files import read_json
 from hilum.labels import SCHEMES
@@ -62,6 +64,34 @@ def test_a_run_without_data_says_how_to_give_them(tmp_path: Path) -> None:
         train_and_validate(recipe_from({"name": "x"}), tmp_path)
     with pytest.raises(UsageError, match="--fold"):
         train_and_validate(short_recipe(tmp_path), tmp_path, fold="first")
+
+
+def test_held_out_cases_that_fail_are_told_and_not_averaged(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the mean of the others was printed alone, with exit code 0."""
+    from hilum.pipeline import validating
+
+    whole, broken = validating.prepare_scan, []
+
+    def prepare(scan, plan, name=""):  # type: ignore[no-untyped-def]
+        if not broken or name in broken:
+            broken.append(name)
+            raise InputError("went away", where=name)
+        return whole(scan, plan, name)
+
+    monkeypatch.setattr(validating, "prepare_scan", prepare)
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(to_toml(short_recipe(phantoms, "phantom")))
+    words = ["train", str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"]
+    assert main(words) == 1
+    text = capsys.readouterr().out
+    assert "1 held-out cases:" in text and f"failed: {broken[0]}: {broken[0]}: went away" in text
+
+
+def test_scoring_and_drawing_load_no_torch() -> None:
+    code = "import sys, hilum.runs; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_evaluate_reports_scores_policy_and_failures(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ def main(words: Sequence[str] | None = None) -> int:
     # is read when PyTorch is loaded, so it is said here, before any verb loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return int(options.verb(options))
+        with _warnings_shown():
+            return int(options.verb(options))
     except HilumError as error:
         print(f"hilum: {error}", file=sys.stderr)
         return error.exit_code
@@ -49,12 +52,38 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Warnings(logging.Handler):
+    """hilum's warnings, each once, as lines that do not run into a progress bar."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self._told:
+            self._told.add(text)
+            clear = "\r\033[K" if sys.stderr.isatty() else ""
+            print(f"{clear}warning: {text}", file=sys.stderr)
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Stages warn by ``logging`` and know no terminal; while a verb runs, this is one."""
+    log, handler = logging.getLogger("hilum"), _Warnings()
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
 def demo(options: argparse.Namespace) -> int:
     """The main job on the built-in phantom."""
     from hilum.demo import run_demo
 
     answer = run_demo(Path(options.out), seed=options.seed, progress=_progress(options))
-    return _answer(options, answer, answer["text"])
+    return _answer(options, answer, answer["text"], 1 if answer["failed"] else 0)
 
 
 def data_list(options: argparse.Namespace) -> int:
@@ -92,9 +121,9 @@ def train(options: argparse.Namespace) -> int:
         name, equals, path = options.data.partition("=")
         if not equals or not name or not path:
             raise UsageError(f"--data {options.data!r}", wanted="NAME=PATH, e.g. folder=/data/ct")
-        overrides += [f"data.dataset={json.dumps(name)}", f"data.path={json.dumps(path)}"]
+        overrides += [f"data.dataset={_quoted(name)}", f"data.path={_quoted(path)}"]
     if options.budget:
-        overrides.append(f"training.budget={json.dumps(options.budget)}")
+        overrides.append(f"training.budget={_quoted(options.budget)}")
     recipe = read_recipe(options.recipe, overrides)
     answer = train_and_validate(
         recipe,
@@ -104,7 +133,7 @@ def train(options: argparse.Namespace) -> int:
         resume=not options.restart,
         progress=_progress(options),
     )
-    return _answer(options, answer, answer["text"])
+    return _answer(options, answer, answer["text"], 1 if answer["failed"] else 0)
 
 
 def segment(options: argparse.Namespace) -> int:
@@ -208,6 +237,11 @@ def _answer(options: argparse.Namespace, value: Any, text: str, code: int = 0) -
     elif text:
         print(text)
     return code
+
+
+def _quoted(text: str) -> str:
+    """A TOML string: JSON's, with every character as itself (TOML knows no pairs of \\u escapes)."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _progress(options: argparse.Namespace) -> Any:

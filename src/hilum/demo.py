@@ -51,7 +51,7 @@ def run_demo(
         progress: where to tell.
 
     Returns:
-        ``{"out", "model", "scores", "seconds", "text"}``.
+        ``{"out", "model", "scores", "failed", "seconds", "text"}``; ``failed`` says which held-out cases have no score.
 
     Raises:
         OutputError: the folder holds a demo of another seed.
@@ -59,7 +59,7 @@ def run_demo(
     begin = time.monotonic()
     _claim(out, seed)
     write_set(out / "phantoms", cases, seed, small=True, progress=progress)
-    recipe = read_recipe("demo", [f"data.path={json.dumps(str(out / 'phantoms'))}", *overrides])
+    recipe = read_recipe("demo", [f"data.path={json.dumps(str(out / 'phantoms'), ensure_ascii=False)}", *overrides])
     dataset = open_dataset(recipe.data.dataset, Path(recipe.data.path))
     run = train(recipe, dataset, out / "run", device=device, progress=progress, commit=commit())
     held_out = [case for case in dataset.cases if case.name in set(run.held_out)]
@@ -69,7 +69,8 @@ def run_demo(
     run_report(out / "run")
     seconds = time.monotonic() - begin
     answer = {"out": str(out), "model": str(run.model), "scores": str(out / "evaluation" / "scores.json")}
-    return {**answer, "seconds": round(seconds, 1), "text": _say(scores, out, run.model, seconds)}
+    told = {"failed": dict(scores.get("failures", {})), "seconds": round(seconds, 1)}
+    return {**answer, **told, "text": _say(scores, out, run.model, seconds)}
 
 
 def _claim(out: Path, seed: int) -> None:
@@ -93,6 +94,7 @@ def _say(scores: Mapping[str, Any], out: Path, model: Path, seconds: float) -> s
             f"Done in {clock(seconds)}. Synthetic patients that the model never saw ({len(scores['cases'])}):",
             mean_table(scores["mean"]),
             f"(mean, 95 % interval by patient; empty regions: {scores['empty_policy']})",
+            *(f"failed: {name}: {why}" for name, why in scores.get("failures", {}).items()),
             "",
             f"Look at  {out / 'evaluation' / 'report.html'}  truth against prediction, curves, numbers",
             f"         {out / 'results' / case / 'report.html'}  what a clinician would get for one scan",
