@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from hilum import device as devices
-from hilum.config import InferenceOptions, PatchOptions, PrepareOptions, recipe_from
+from hilum.config import DataOptions, InferenceOptions, PatchOptions, PrepareOptions, recipe_from
 from hilum.datasets import CaseRef, Dataset
 from hilum.errors import DatasetError, OutputError, RecipeError, TrainingError, UsageError
 from hilum.labels import SCHEMES
@@ -233,6 +233,21 @@ def test_a_plan_of_other_wishes_is_not_reused(tmp_path: Path, cubes: Dataset, mo
         assert json.loads((tmp_path / "run" / "plan.json").read_text())["features"][0] == features
 
 
+def test_folds_are_even_in_lesions_if_wanted(tmp_path: Path) -> None:
+    """Two cases of four have no tumour: each of two folds holds out one of them, whatever the seed."""
+    dataset = make_cases(tmp_path / "cases", 4)
+    for case in dataset.cases[:2]:
+        image = nibabel.load(case.labels)
+        healthy = np.minimum(np.asarray(image.dataobj), 1).astype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(healthy, image.affine), case.labels)
+    healthy_held_out = []
+    for seed in range(4):
+        options = DataOptions("folder", folds=2, seed=seed, stratify=True)
+        result = train(replace(recipe(steps=1), data=options), dataset, tmp_path / f"{seed}", device="cpu")
+        healthy_held_out.append(len({"case0", "case1"} & set(result.held_out)))
+    assert healthy_held_out == [1, 1, 1, 1]
+
+
 def test_fold_all_trains_on_every_case(tmp_path: Path, cubes: Dataset) -> None:
     result = train(recipe(steps=1), cubes, tmp_path / "run", fold="all", device="cpu")
     first, line = read_log(result.log)
@@ -294,7 +309,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path,
     with pytest.raises(UsageError, match=r"fold '7'|fold 7"):
         train(recipe(), cubes, tmp_path / "a", fold=7, device="cpu")
     with pytest.raises(RecipeError, match="no loss"):
-        train(recipe(loss="focal"), cubes, tmp_path / "b", device="cpu")
+        train(recipe(loss="nonsense"), cubes, tmp_path / "b", device="cpu")
     with pytest.raises(RecipeError, match="at least 1"):
         train(recipe(steps=0), cubes, tmp_path / "c", device="cpu")
     with pytest.raises(RecipeError, match="learning_rate: inf"):

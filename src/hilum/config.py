@@ -22,11 +22,15 @@ from hilum.labels import SCHEMES, LabelScheme, scheme_from
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which cases. ``dataset`` is a file name in ``hilum/datasets`` (or a dotted name of one's own)."""
+    """Which cases. ``dataset`` is a file name in ``hilum/datasets`` (or a dotted name of one's own).
+
+    ``stratify`` makes folds even in the volume of lesions, from cases without to the largest; otherwise chance does.
+    """
 
     dataset: str = ""
     path: str = ""
     folds: int = 5
+    stratify: bool = False
     seed: int = 0
 
 

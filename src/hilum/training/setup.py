@@ -14,7 +14,7 @@ from typing import Any
 from hilum import networks
 from hilum.config import Recipe, seconds_of, to_table, to_toml
 from hilum.datasets import CaseRef, Dataset
-from hilum.datasets.folds import make_folds, write_folds
+from hilum.datasets.folds import Folds, make_folds, write_folds
 from hilum.errors import DatasetError, RecipeError, UsageError
 from hilum.files import plain, read_json, write_json, write_text
 from hilum.inference import postprocess
@@ -23,7 +23,7 @@ from hilum.model import NetworkSpec
 from hilum.patches.augment import settings_from
 from hilum.patches.sampling import check_foreground
 from hilum.patches.tiles import check_overlap
-from hilum.prepare.fingerprint import fingerprint
+from hilum.prepare.fingerprint import Fingerprint, fingerprint
 from hilum.prepare.plan import Plan, make_plan
 from hilum.prepare.plan import check_options as check_wishes
 from hilum.prepare.store import Store, build_store
@@ -79,9 +79,13 @@ def set_up(
     cases = list(dataset.labelled)
     if not cases:
         raise DatasetError("no case has labels", where=dataset.name, wanted="cases with a scan and a label map")
-    training, held_out = _split(recipe, cases, out, fold)
+    _split(recipe, cases, fold, {})  # what cannot be split is said before any scan is read
     write_text(out / "recipe.toml", to_toml(recipe))
     plan = _plan(recipe, scheme, cases, out, workers, progress)
+    weights = _lesions_ml(scheme, out / "fingerprint.json") if recipe.data.stratify else {}
+    training, held_out, folds = _split(recipe, cases, fold, weights)
+    if folds:
+        write_folds(out / "folds.json", folds)
     spec = network_spec(recipe, plan, scheme)
     store = build_store(out / "prepared", cases, plan, scheme, workers or 0, progress)
     return RunSetup(scheme, plan, spec, store, training, held_out)
@@ -165,19 +169,28 @@ def _plan(
     return plan
 
 
-def _split(recipe: Recipe, cases: list[CaseRef], out: Path, fold: int | str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _lesions_ml(scheme: LabelScheme, fingerprint_file: Path) -> dict[str, float]:
+    """Millilitres of lesion in each case."""
+    lesions = [label.value for label in scheme.labels if label.is_lesion]
+    facts = Fingerprint.from_json(read_json(fingerprint_file))
+    return {case.name: sum(case.volumes_ml[value] for value in lesions) for case in facts.cases}
+
+
+def _split(
+    recipe: Recipe, cases: list[CaseRef], fold: int | str, weights: Mapping[str, float]
+) -> tuple[tuple[str, ...], tuple[str, ...], Folds]:
+    """Cases to learn from, cases held out, and all folds (none for fold "all")."""
     names = tuple(case.name for case in cases)
     if str(fold) == "all":
-        return names, ()
+        return names, (), ()
     if not str(fold).isdecimal() or int(fold) >= recipe.data.folds:
         raise UsageError(f"fold {fold!r}", wanted=f"0 to {recipe.data.folds - 1}, or all")
-    folds = make_folds(cases, recipe.data.folds, recipe.data.seed)
-    write_folds(out / "folds.json", folds)
+    folds = make_folds(cases, recipe.data.folds, recipe.data.seed, weights)
     held_out = folds[int(fold)]
     training = tuple(name for name in names if name not in held_out)
     if not training:
         raise DatasetError("no case is left to train on", wanted="cases of at least two patients, or fold all")
-    return training, tuple(held_out)
+    return training, tuple(held_out), folds
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
