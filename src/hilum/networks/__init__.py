@@ -5,8 +5,10 @@ Goes out: an ``nn.Module`` whose ``forward(images_BCDHW)`` gives ``logits_BKDHW`
 supervision a list of them, finest first. Knows no data, no plan's origin, no loss.
 
 The folder is the registry: each file whose name has no leading underscore is a network and holds
-``build(options, in_channels, out_channels, dims)`` and ``check_patch(options, patch)``; only the file asked for is
-imported. A dotted name is anybody's own module with the same two functions.
+``build(options, in_channels, out_channels, dims)`` and ``check_patch(options, patch)``, and ``DIMS`` if it is not
+defined in both 2D and 3D; only the file asked for is imported. Every network is handed what ``plan_options`` says and
+``deep_supervision``; one with a topology of its own leaves exactly these aside and refuses any other key that it does
+not know. A dotted name is anybody's own module with the same two functions.
 """
 
 from __future__ import annotations
@@ -27,7 +29,17 @@ if TYPE_CHECKING:
 
     from hilum.prepare.plan import Plan
 
-__all__ = ["build", "canonical_keys", "check_name", "check_patch", "describe", "names", "plan_options"]
+__all__ = [
+    "build",
+    "canonical_keys",
+    "check_name",
+    "check_patch",
+    "describe",
+    "dims_of",
+    "names",
+    "overview",
+    "plan_options",
+]
 
 
 def names() -> list[str]:
@@ -44,6 +56,18 @@ def describe() -> dict[str, str]:
     return texts
 
 
+def overview() -> tuple[dict[str, dict[str, Any]], str]:
+    """Every network with its first line and what it costs for a reference patch; seconds of work.
+
+    Returns:
+        By name ``description``, and for "2d" and "3d" where it is defined the numbers of ``_costs.cost``; the same as
+        text.
+    """
+    from hilum.networks import _costs
+
+    return _costs.overview()
+
+
 def build(name: str, options: Mapping[str, Any], in_channels: int, out_channels: int, dims: int) -> nn.Module:
     """A freshly initialised network.
 
@@ -58,7 +82,9 @@ def build(name: str, options: Mapping[str, Any], in_channels: int, out_channels:
         RecipeError: no such network, an option it does not know, or options that contradict each other.
     """
     assert dims in (2, 3), dims
-    network: nn.Module = _module(name, "build").build(options, in_channels, out_channels, dims)
+    module = _module(name, "build")
+    _check_dims(name, module, dims)
+    network: nn.Module = module.build(options, in_channels, out_channels, dims)
     return network
 
 
@@ -78,7 +104,15 @@ def check_patch(name: str, options: Mapping[str, Any], patch: Sequence[int]) -> 
     Raises:
         RecipeError: naming the axis, the size found and the next sizes that fit.
     """
-    _module(name, "check_patch").check_patch(options, patch)
+    module = _module(name, "check_patch")
+    if len(patch) == 3 and patch[0] == 1:
+        _check_dims(name, module, 2)
+    module.check_patch(options, patch)
+
+
+def dims_of(name: str) -> tuple[int, ...]:
+    """2, 3 or both: where a network is defined (its ``DIMS``; both where it says nothing)."""
+    return tuple(getattr(_module(name, "build"), "DIMS", (2, 3)))
 
 
 def plan_options(plan: Plan) -> dict[str, Any]:
@@ -105,6 +139,16 @@ def canonical_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
         if not key.startswith("decoder.encoder.") and ".all_modules." not in key:
             kept[key] = tensor
     return kept
+
+
+def _check_dims(name: str, module: ModuleType, dims: int) -> None:
+    known = tuple(getattr(module, "DIMS", (2, 3)))
+    if dims not in known:
+        raise RecipeError(
+            f"the network {name!r} is defined in {' and '.join(f'{n}D' for n in known)}, and the plan is in {dims}D",
+            where="network.name",
+            fix="choose another network, or another prepare.dims",
+        )
 
 
 def _module(name: str, function: str) -> ModuleType:

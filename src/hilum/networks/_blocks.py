@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hilum.errors import RecipeError
+from hilum.networks._own import check_multiple
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 POOL: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -103,24 +104,7 @@ def read_options(options: Mapping[str, Any], depth_key: str, depths: Sequence[in
 
 def check_divisible(options: UNetOptions, patch: Sequence[int]) -> None:
     """Raise RecipeError unless each axis of the patch (D, H, W) can be halved as often as the strides ask."""
-    if len(patch) != 3:
-        raise RecipeError(f"patch {list(patch)}", where="prepare.patch", wanted="three numbers D, H, W (D = 1 for 2D)")
-    total = [math.prod(stride[axis] for stride in options.strides) for axis in range(3)]
-    for axis, (size, step) in enumerate(zip(patch, total, strict=True)):
-        if size < 1 or size % step:
-            low = max(1, size // step) * step
-            raise RecipeError(
-                f"the patch {tuple(patch)} has {size} voxels along {'DHW'[axis]}, where the network divides by {step}",
-                where="prepare.patch",
-                wanted=f"a multiple of {step}",
-                fix=f"take {low} or {low + step}",
-            )
-    if math.prod(size // step for size, step in zip(patch, total, strict=True)) < 2:
-        raise RecipeError(
-            f"the patch {tuple(patch)} shrinks to a single voxel, which instance normalisation cannot take",
-            where="prepare.patch",
-            wanted=f"at least twice {tuple(total)} along one axis",
-        )
+    check_multiple(patch, [math.prod(stride[axis] for stride in options.strides) for axis in range(3)])
 
 
 class InstanceNorm(nn.Module):
