@@ -168,6 +168,36 @@ def test_empty_sides() -> None:
     assert math.isnan(voxel_distances(none, none, (1, 1, 1)).assd_mm())
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 0.8, 0.8), (500.0, 0.1, 0.1), (300.0, 300.0, 0.1)])
+def test_near_steps_and_far_queries_agree_with_the_exact_transform(spacing: Spacing) -> None:
+    rng = np.random.default_rng(3)
+    sides = [rng.random((24, 30, 34)) < share for share in (0.002, 0.0005)]  # gaps from one voxel to dozens
+    got = voxel_distances(sides[0], sides[1], spacing)
+    for mm, side, other in ((got.truth_mm, *sides), (got.prediction_mm, *sides[::-1])):
+        transform = ndimage.distance_transform_edt(~other, sampling=spacing)
+        np.testing.assert_allclose(mm, transform[side], rtol=1e-12)
+
+
+@given(MASKS, SPACINGS, st.sampled_from((0.0, 0.7, 1.0, 1.15, 2.5, 9.0)))
+@settings(max_examples=40, deadline=None)
+def test_distances_up_to_a_limit_suffice_below_it(
+    masks: tuple[np.ndarray, np.ndarray], spacing: Spacing, limit: float
+) -> None:
+    every, near = surfel_distances(*masks, spacing), surfel_distances(*masks, spacing, up_to_mm=limit)
+    for whole, part in ((every.truth_mm, near.truth_mm), (every.prediction_mm, near.prediction_mm)):
+        below = whole <= limit
+        assert np.array_equal(part[below], whole[below])
+        assert (part[~below] > limit).all()
+
+
+def test_a_limit_finer_than_the_steps_reach_asks_the_tree() -> None:
+    masks = np.zeros((2, 3, 3, 400), bool)
+    masks[0, 1, 1, 100], masks[1, 1, 1, 180] = True, True
+    far = surfel_distances(masks[0], masks[1], (0.01, 0.01, 0.01), up_to_mm=2.0)
+    assert far.truth_mm.min() == pytest.approx(0.79)
+    assert np.isinf(surfel_distances(masks[0], masks[1], (0.01, 0.01, 0.01), up_to_mm=0.5).truth_mm).all()
+
+
 def test_specks_all_over_cost_no_more_than_their_lines() -> None:
     rng = np.random.default_rng(0)
     mask = rng.random((40, 50, 60)) < 0.001

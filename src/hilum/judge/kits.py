@@ -11,6 +11,7 @@ import numpy as np
 
 from hilum.judge.overlap import dice, ratio
 from hilum.judge.scoring import CaseScore, Pair, Protocol, ScoreOptions, Sums
+from hilum.judge.surface import SurfelDistances
 from hilum.labels import LabelScheme
 
 # hierarchical evaluation classes: labels and surface Dice tolerance in mm
@@ -26,12 +27,18 @@ _KIDNEY_19, _TUMOUR_19 = range(1, 256), range(2, 256)
 def score_kits23(pair: Pair, scheme: LabelScheme, options: ScoreOptions) -> CaseScore:
     """Dice and surface Dice of the three nested regions, with the spacing of the *prediction's* header."""
     values, voxels, sums = {}, {}, {"cases": 1.0}
+    seen = set(np.concatenate(pair.values_seen()).tolist())
+    widest_mm = max(tolerance_mm for _, tolerance_mm in REGIONS.values())
+    measured: dict[tuple[int, ...], SurfelDistances] = {}  # without cysts, masses and tumour are one region
     for name, (labels, tolerance_mm) in REGIONS.items():
         counts = pair.counts(labels)
         voxels[name] = counts.truth
         if counts.truth and counts.prediction:
-            surfels = pair.masks(labels).surfels(pair.prediction_spacing_mm, options.threads)
-            values[name] = {"dice": dice(counts), "surface_dice": surfels.nsd(tolerance_mm)}
+            present = tuple(sorted(seen.intersection(labels)))
+            if present not in measured:
+                masks = pair.masks(present)
+                measured[present] = masks.surfels(pair.prediction_spacing_mm, options.threads, widest_mm)
+            values[name] = {"dice": dice(counts), "surface_dice": measured[present].nsd(tolerance_mm)}
         else:
             both = float(not counts.truth and not counts.prediction)
             values[name] = {"dice": both, "surface_dice": both}

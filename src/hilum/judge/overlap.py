@@ -58,12 +58,18 @@ def joint_counts(truth: np.ndarray, prediction: np.ndarray, outside: int = 0) ->
     """
     assert truth.shape == prediction.shape, (truth.shape, prediction.shape)
     assert truth.dtype == prediction.dtype == np.uint8, (truth.dtype, prediction.dtype)
-    labelled = np.flatnonzero(truth | prediction)  # most voxels of a scan are background: they are only counted
-    codes = truth.ravel()[labelled].astype(np.uint16)
-    codes <<= 8
-    codes |= prediction.ravel()[labelled]
-    table = np.bincount(codes, minlength=65536).reshape(256, 256).astype(np.int64)
-    table[0, 0] += truth.size - labelled.size + outside
+    # plane by plane, as temporary arrays then stay in the cache; background, most of a scan, is only counted
+    planes = [(truth, prediction)] if truth.ndim < 2 else list(zip(truth, prediction, strict=True))
+    codes = [np.zeros(0, np.uint16)]
+    for one, other in planes:
+        labelled = (one | other) != 0
+        code = one[labelled].astype(np.uint16)
+        code <<= 8
+        code |= other[labelled]
+        codes.append(code)
+    every = np.concatenate(codes)
+    table = np.bincount(every, minlength=65536).reshape(256, 256).astype(np.int64)
+    table[0, 0] += truth.size - every.size + outside
     return table
 
 

@@ -114,9 +114,10 @@ class Masks:
     grid: Grid
     prediction_spacing_mm: Spacing
 
-    def surfels(self, spacing_mm: Spacing | None = None, threads: int = 1) -> SurfelDistances:
-        """DeepMind's distances, by the truth's spacing unless another is given."""
-        return surfel_distances(self.truth, self.prediction, spacing_mm or self.grid.spacing_mm, threads)
+    def surfels(self, spacing_mm: Spacing | None = None, threads: int = 1, up_to_mm: float = np.inf) -> SurfelDistances:
+        """DeepMind's distances, by the truth's spacing unless another is given; see ``surfel_distances``."""
+        spacing = spacing_mm or self.grid.spacing_mm
+        return surfel_distances(self.truth, self.prediction, spacing, threads, up_to_mm)
 
     def voxels(self, connectivity: int = 1, threads: int = 1) -> VoxelDistances:
         """Distances between surface voxels, by the truth's spacing."""
@@ -209,12 +210,26 @@ def as_labels(volume: Volume) -> np.ndarray:
 
 
 def union_box(truth: np.ndarray, prediction: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Start and stop of the smallest box with every non-zero voxel of both; one voxel if there is none."""
-    used = (truth != 0) | (prediction != 0)
-    flat = used.any(axis=2)  # the longest pass, over what lies together in memory
-    lines = [np.flatnonzero(line) for line in (flat.any(axis=1), flat.any(axis=0), used.any(axis=(0, 1)))]
+    """Start and stop of the smallest box with every non-zero voxel of both (bytes); one voxel if there is none.
+
+    Planes are read as they lie in memory, eight voxels at a time where the lines allow it.
+    """
+    order = np.argsort([-abs(stride) for stride in truth.strides], kind="stable")
+    sides = [array.transpose(order).view(np.uint8) for array in (truth, prediction)]
+    if sides[0].shape[2] % 8 == 0 and all(side.strides[2] == 1 for side in sides):
+        sides = [side.view(np.uint64) for side in sides]
+    planes = np.zeros(sides[0].shape[0], bool)
+    either = np.empty(sides[0].shape[1:], sides[0].dtype)
+    used = np.zeros_like(either)
+    for k in range(len(planes)):
+        np.bitwise_or(sides[0][k], sides[1][k], out=either)
+        used |= either
+        planes[k] = np.bitwise_or.reduce(either, axis=0).any()
+    flat = used.view(np.uint8) != 0
+    lines = [np.flatnonzero(line) for line in (planes, flat.any(axis=1), flat.any(axis=0))]
     if not lines[0].size:
         return (0, 0, 0), (1, 1, 1)
+    lines = [lines[int(place)] for place in np.argsort(order)]
     return tuple(int(line[0]) for line in lines), tuple(int(line[-1]) + 1 for line in lines)
 
 
