@@ -24,7 +24,7 @@ from hilum.labels import SCHEMES
 from hilum.model import load_model
 from hilum.progress import Progress
 from hilum.training import run as runs
-from hilum.training.checkpoint import checkpoint_facts, load_checkpoint
+from hilum.training.checkpoint import checkpoint_facts, load_checkpoint, remove_checkpoint
 from hilum.training.loop import train
 from hilum.training.stopping import StopSignals
 from hilum.training.tracking import Epoch, Log, PatchDice, read_log
@@ -231,6 +231,22 @@ def test_a_plan_of_other_wishes_is_not_reused(tmp_path: Path, cubes: Dataset, mo
         with pytest.raises(TrainingError, match="fell over"):
             train(asked, cubes, tmp_path / "run", device="cpu")
         assert json.loads((tmp_path / "run" / "plan.json").read_text())["features"][0] == features
+
+
+def test_a_plan_of_files_that_changed_since_is_not_reused_unless_the_run_has_begun(tmp_path: Path) -> None:
+    dataset = make_cases(tmp_path / "cases")
+
+    def lightest(folder: str, steps: int) -> float:
+        train(recipe(steps=steps), dataset, tmp_path / folder, device="cpu")
+        return float(json.loads((tmp_path / folder / "plan.json").read_text())["normalisation"]["low"])
+
+    before = [lightest("begun", 1), lightest("fell", 1)]
+    remove_checkpoint(tmp_path / "fell" / "checkpoint")  # as if it had fallen over before its first one
+    for case in dataset.cases:
+        image = nibabel.load(case.image)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj).astype(np.int16) - 20, image.affine), case.image)
+    assert lightest("begun", 2) == before[0]
+    assert lightest("fell", 1) == before[1] - 20
 
 
 def test_folds_are_even_in_lesions_if_wanted(tmp_path: Path) -> None:

@@ -181,6 +181,12 @@ def open_store(folder: str | Path) -> Store:
     return Store(folder, tuple(name for name, case in found.items() if case.get("base") == base), plan, scheme)
 
 
+def files_key(case: CaseRef) -> str:
+    """Path, size and time of a case's files, as a sha256."""
+    assert case.labels is not None, case.name
+    return _sha([_facts_of(case.image), _facts_of(case.labels)])
+
+
 def case_key(case: CaseRef, plan: Plan, scheme: LabelScheme) -> str:
     """What a prepared case depends on, as a sha256: format, plan, scheme, and path, size and time of its files."""
     assert case.labels is not None, case.name

@@ -26,9 +26,10 @@ from hilum.patches.tiles import check_overlap
 from hilum.prepare.fingerprint import Fingerprint, fingerprint
 from hilum.prepare.plan import Plan, make_plan
 from hilum.prepare.plan import check_options as check_wishes
-from hilum.prepare.store import Store, build_store
+from hilum.prepare.store import Store, build_store, files_key
 from hilum.progress import Progress
-from hilum.training.losses import make_loss
+from hilum.training.checkpoint import checkpoint_facts
+from hilum.training.losses import check_loss
 from hilum.training.optim import check_options
 
 # what may change between the parts of one run: its length, its place, how it is shown and used afterwards
@@ -63,6 +64,11 @@ class RunSetup:
     store: Store
     training: tuple[str, ...]
     held_out: tuple[str, ...]
+
+    def class_counts(self) -> tuple[int, ...]:
+        """Voxels of each class index in the prepared cases to learn from, background first."""
+        counts = [self.store.case(name).counts for name in self.training]
+        return tuple(sum(of_class) for of_class in zip(*counts, strict=True))
 
 
 def set_up(
@@ -103,7 +109,7 @@ def check_recipe(recipe: Recipe) -> None:
     check_overlap(recipe.inference.overlap)
     postprocess.check(recipe.postprocess, recipe.scheme)
     networks.check_name(recipe.network.name)
-    make_loss(recipe.training.loss, recipe.training.loss_options, recipe.scheme.class_count)
+    check_loss(recipe.training.loss, recipe.training.loss_options, recipe.scheme.class_count)
     check_options(recipe.training)
     settings_from(recipe.patches.augment, recipe.patches.augment_options)
     seconds_of(recipe.training.budget)
@@ -153,15 +159,22 @@ def check_same_run(recipe: Mapping[str, Any], fold: int | str, facts: Mapping[st
 def _plan(
     recipe: Recipe, scheme: LabelScheme, cases: list[CaseRef], out: Path, workers: int | None, progress: Progress
 ) -> Plan:
-    """The plan that this folder holds if it was made for the same cases and wishes, else a new one."""
+    """The plan that this folder holds if it was made for the same cases and wishes, else a new one.
+
+    Once there is a checkpoint, files may have moved or changed: its network stays what it is.
+    """
+    begun = checkpoint_facts(out / "checkpoint") is not None
     asked = {
         "cases": [case.name for case in cases],
+        "files": [files_key(case) for case in cases],
         "labels": scheme.to_json(),
         "prepare": to_table(recipe)["prepare"],
     }
     plan_file, facts_file = out / "plan.json", out / "fingerprint.json"
-    if plan_file.is_file() and facts_file.is_file() and read_json(facts_file).get("asked") == plain(asked):
-        return Plan.from_json(read_json(plan_file))
+    if plan_file.is_file() and facts_file.is_file():
+        before = read_json(facts_file).get("asked", {})
+        if all(before.get(key) == plain(value) for key, value in asked.items() if not (begun and key == "files")):
+            return Plan.from_json(read_json(plan_file))
     facts = fingerprint(cases, scheme, workers or 0, progress)
     plan = make_plan(facts, recipe.prepare, scheme)
     write_json(plan_file, plan.to_json())
