@@ -18,10 +18,11 @@ from typing import Any, Literal
 
 from hilum.errors import InputError, OutputError, ScanError
 from hilum.files import cannot_write, plain, read_json, write_json
+from hilum.scans.finding import natural_key
 
 FORMAT = 1
 RESULTS = ("labels.nii.gz", "measurements.json", "report.html")
-State = Literal["absent", "done", "other", "foreign"]
+State = Literal["absent", "done", "other", "other scan", "foreign"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ class CaseFolder:
         """Whether the wanted results are there.
 
         ``absent``: nothing finished, or made from a scan that has changed since; ``done``: all there; ``other``:
-        finished results of another model or other options; ``foreign``: results that hilum has no record of.
+        finished results of another model or other options; ``other scan``: of a scan that lay elsewhere (equal names
+        are no sign of one patient: many scans are called ``ct.nii.gz``); ``foreign``: results that hilum has no record
+        of.
         """
         record = self.record()
         if record is None:
@@ -74,6 +77,8 @@ class CaseFolder:
             dict(self.options)
         ):
             return "other"
+        if record.get("scan") != str(self.scan.resolve()):
+            return "other scan"
         whole = all((self.path / name).is_file() for name in RESULTS)
         return "done" if whole and record.get("scan_stamp") == scan_stamp(self.scan) else "absent"
 
@@ -86,13 +91,14 @@ class CaseFolder:
         return record if isinstance(record, dict) and record.get("format") == FORMAT else None
 
     def begin(self) -> None:
-        """Mark the folder as ours and remove what an earlier run left in it."""
+        """Mark the folder as ours and remove what an earlier run left in it, parts of killed ones too."""
         self._write("started", {})
         try:
             for name in RESULTS:
                 (self.path / name).unlink(missing_ok=True)
-            for file in self.path.glob("probabilities_*.nii.gz"):
-                file.unlink()
+            for pattern in ("probabilities_*.nii.gz", ".part-*"):
+                for file in self.path.glob(pattern):
+                    file.unlink(missing_ok=True)
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -117,6 +123,7 @@ def refuse_other_results(folders: list[CaseFolder], out: Path) -> None:
     """Raise OutputError if any folder holds results that are not ours to replace."""
     for state, found in (
         ("other", "results of another model or of other options"),
+        ("other scan", "results of other scans with the same names"),
         ("foreign", "label maps or pages that hilum segment has no record of"),
     ):
         names = [folder.path.name for folder in folders if folder.state() == state]
@@ -125,6 +132,34 @@ def refuse_other_results(folders: list[CaseFolder], out: Path) -> None:
             raise OutputError(
                 f"holds {found} ({some})", where=out, fix="choose another --out, or add --overwrite to replace them"
             )
+
+
+def refuse_other_tables(out: Path) -> None:
+    """Raise OutputError if ``out`` holds a ``run.json`` or ``summary.csv`` that no earlier run of ours wrote."""
+    names = [name for name in ("run.json", "summary.csv") if (out / name).exists()]
+    try:
+        record = read_json(out / "run.json")
+    except InputError:
+        record = None
+    if names and not (isinstance(record, dict) and "model" in record and "cases" in record):
+        raise OutputError(
+            f"holds a {' and a '.join(names)} that hilum segment did not write",
+            where=out,
+            fix="choose another --out, or add --overwrite to replace them",
+        )
+
+
+def finished_cases(out: Path) -> dict[str, dict[str, Any]]:
+    """Case -> measurements, for every finished case in ``out``, whichever run it is from; in natural order."""
+    found = {}
+    for file in sorted(out.glob("*/case.json"), key=lambda path: natural_key(path.parent.name)):
+        try:
+            record, measurements = read_json(file), read_json(file.with_name("measurements.json"))
+        except InputError:
+            continue  # a case that is to be made again, or a folder of somebody else's
+        if isinstance(record, dict) and record.get("format") == FORMAT and record.get("state") == "done":
+            found[file.parent.name] = measurements
+    return found
 
 
 def scan_stamp(path: Path) -> dict[str, int]:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hilum.device import cpu_count
-from hilum.errors import HilumError, UsageError
-from hilum.files import write_json
+from hilum.errors import HilumError, InputError, OutputError, UsageError
+from hilum.files import read_json, write_json
 from hilum.judge.pairing import find_label_maps
 from hilum.labels import LabelScheme, scheme_from
 from hilum.progress import SILENT, Progress
@@ -79,12 +79,13 @@ def measure_files(
 
     Raises:
         UsageError: no files, an unknown scheme, or a scan with several label maps.
-        OutputError: ``out`` cannot be written.
+        OutputError: ``out`` cannot be written, or holds a case's files that ``measure`` did not write.
     """
     known = scheme_from(scheme)
     refs = _label_maps(labels)
     if scan is not None and len(refs) != 1:
         raise UsageError(f"--scan with {len(refs)} label maps", wanted="one label map", fix="call once for each scan")
+    _refuse_other_results(refs, out)
     done: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
     bar = progress.stage("Measuring", len(refs))
@@ -121,8 +122,27 @@ def _measure_one(ref: ScanRef, scheme: LabelScheme, out: Path, scan: str | None)
     if image is not None:
         require_same_grid(image, labels)
     measurements = measure(labels, scheme, image)
-    write_measurements(out / ref.name / "measurements.json", measurements)
-    case_report(out / ref.name / "report.html", image, labels, measurements, scheme, name=ref.name)
     record = {"scheme": scheme.to_json(), "labels": str(ref.path.resolve()), "scan": scan and str(Path(scan).resolve())}
     write_json(out / ref.name / "case.json", record)
+    write_measurements(out / ref.name / "measurements.json", measurements)
+    case_report(out / ref.name / "report.html", image, labels, measurements, scheme, name=ref.name)
     return measurements
+
+
+def _refuse_other_results(refs: Sequence[ScanRef], out: Path) -> None:
+    """Raise OutputError if a case's files are there and ``case.json`` does not say that they are of this label map."""
+    names = []
+    for ref in refs:
+        folder = out / ref.name
+        try:
+            record = read_json(folder / "case.json")
+        except InputError:
+            record = None
+        ours = isinstance(record, dict) and "model" not in record and record.get("labels") == str(ref.path.resolve())
+        if not ours and any((folder / name).exists() for name in ("case.json", "measurements.json", "report.html")):
+            names.append(ref.name)
+    if names:
+        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise OutputError(
+            f"holds results that are not of these label maps ({some})", where=out, fix="choose another --out"
+        )

@@ -30,7 +30,7 @@ def redraw_case(folder: Path) -> Path:
         raise InputError(
             "does not say which scan and labels the page is about",
             where=folder / "case.json",
-            fix="run hilum segment or hilum measure again with --overwrite",
+            fix="run hilum segment again with --overwrite, or hilum measure into a new folder",
         ) from None
     labels, measurements = read_labels(labels_file, scheme), read_json(folder / "measurements.json")
     scan = None

@@ -1,7 +1,7 @@
 """Scans and a model to a folder of label maps, measurements and pages.
 
     DIR/<case>/labels.nii.gz, measurements.json, report.html, case.json     see ``casefolder``
-    DIR/summary.csv                                                         one row a case
+    DIR/summary.csv                                                         one row a case, earlier runs' too
     DIR/run.json              versions, model, options, seconds and peak memory by stage, failures
 
 Comes in: paths, folders or globs, a model (folder or name), an output folder. Goes out: the files above and a
@@ -23,11 +23,11 @@ from typing import Any
 from hilum import __version__
 from hilum import device as devices
 from hilum.errors import OutputError, UsageError
-from hilum.files import plain, read_json, write_json
+from hilum.files import plain, write_json
 from hilum.inference import postprocess
 from hilum.inference.predict import Prediction, Predictor
 from hilum.model import Model, load_model
-from hilum.pipeline.casefolder import CaseFolder, refuse_other_results
+from hilum.pipeline.casefolder import CaseFolder, finished_cases, refuse_other_results, refuse_other_tables
 from hilum.pipeline.meter import Meter
 from hilum.pipeline.stages import Failure, in_three_stages
 from hilum.prepare.preprocess import Case, prepare_scan
@@ -112,7 +112,8 @@ def segment(
     Raises:
         UsageError: no scans, no such model or device.
         ModelError: a damaged model.
-        OutputError: ``out`` holds results of another model or other options, or cannot be written at all.
+        OutputError: ``out`` holds results of another model, other options or other scans of the same names, or files
+            that hilum did not write, or cannot be written at all.
     """
     begin = time.perf_counter()
     refs = _refs(scans)
@@ -129,6 +130,7 @@ def segment(
     run = _Run(Path(out), predictor, options, progress)
     folders = {ref.name: run.folder(ref) for ref in refs}
     if not overwrite:
+        refuse_other_tables(run.out)
         refuse_other_results(list(folders.values()), run.out)
     whole = {} if overwrite else {name: folder for name, folder in folders.items() if folder.state() == "done"}
     run.skipped = {name: folder.record() or {} for name, folder in whole.items()}
@@ -140,7 +142,7 @@ def segment(
         for place, (ref, outcome) in enumerate(in_three_stages(todo, run.load, run.compute, run.finish)):
             run.note(ref, outcome, f"{place + 1}/{len(todo)}")
             run.write_record(refs, time.perf_counter() - begin)
-    run.write_summary(refs)
+    run.write_summary()
     run.write_record(refs, time.perf_counter() - begin)
     return SegmentRun(run.out, tuple(run.done), tuple(run.skipped), dict(run.failed), time.perf_counter() - begin)
 
@@ -274,12 +276,12 @@ class _Run:
         kept = {key: facts[key] for key in ("tiles", "tiles_of_air", "removed", *measured) if key in facts}
         return {"state": state, "scan": str(ref.path), **measured, **kept}
 
-    def write_summary(self, refs: Sequence[ScanRef]) -> None:
-        """``summary.csv``: a row for every case whose measurements are there."""
+    def write_summary(self) -> None:
+        """``summary.csv``: a row for every case of the folder whose measurements are there."""
         from hilum.results.measure import write_summary
 
-        whole = [ref for ref in refs if ref.name not in self.failed]
-        write_summary(self.out / "summary.csv", {ref.name: read_json(self.folder(ref).measurements) for ref in whole})
+        whole = {name: table for name, table in finished_cases(self.out).items() if name not in self.failed}
+        write_summary(self.out / "summary.csv", whole)
 
 
 def _refs(scans: Sequence[str | Path | ScanRef]) -> list[ScanRef]:
