@@ -275,3 +275,14 @@ def test_roles_from_names() -> None:
     ]:
         named = taken_apart(Path(file), root)
         assert (named.role, named.key) == (role, key)
+
+
+def test_patients_never_share_an_image(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "b.nii", "a_seg.nii", "b_seg.nii")
+    rows = "image,label,case,patient\na.nii,a_seg.nii,c1,p1\nb.nii,b_seg.nii,c2,p2\n./a.nii,a_seg.nii,c3,{}\n"
+    file = tmp_path / "list.csv"
+    file.write_text(rows.format("p3"))
+    with pytest.raises(DatasetError, match="share an image: 'c1' and 'c3'"):
+        open_dataset("folder", file)
+    file.write_text(rows.format("p1"))  # two readings of one scan, never split
+    assert len(open_dataset("folder", file).cases) == 3

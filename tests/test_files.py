@@ -61,6 +61,8 @@ def test_json_is_strict_both_ways(tmp_path: Path) -> None:
     assert not path.exists()
     write_json(path, plain({"a": np.float32(1.5), "b": (np.nan, np.int16(3)), "c": np.arange(2), "p": Path("x")}))
     assert read_json(path) == {"a": 1.5, "b": [None, 3], "c": [0, 1], "p": "x"}
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}')  # the mark that Windows editors put in front
+    assert read_json(path) == {"a": 1}
     path.write_text('{"a": 1')
     with pytest.raises(InputError, match="is not JSON"):
         read_json(path)

@@ -106,7 +106,7 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Read JSON, or say which file is missing or where it is damaged."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows editors put a mark in front
     except FileNotFoundError:
         raise InputError("no such file", where=path) from None
     except (OSError, UnicodeDecodeError) as error:

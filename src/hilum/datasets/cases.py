@@ -6,7 +6,7 @@ Comes in: paths. Goes out: frozen records, checked once so that later stages nee
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +88,24 @@ def checked(name: str, cases: Iterable[CaseRef], scheme: LabelScheme | None, whe
             where=where,
             fix="correct the manifest (its paths are relative to the manifest itself) or bring the files",
         )
+    shared = [f"{one!r} and {other!r}" for one, other in _sharing(cases)]
+    if shared:
+        raise DatasetError(
+            f"cases of different patients share an image: {_some(shared)}",
+            where=where,
+            wanted="an image of its own for each patient, lest one be trained on and held out",
+            fix="remove the rows that are there twice, or give them one 'patient'",
+        )
     return Dataset(name, cases, scheme)
+
+
+def _sharing(cases: Iterable[CaseRef]) -> Iterator[tuple[str, str]]:
+    """Cases whose image an earlier case of another patient has already."""
+    first: dict[Path, CaseRef] = {}
+    for case in cases:
+        earlier = first.setdefault(case.image.absolute(), case)
+        if earlier.patient != case.patient:
+            yield earlier.name, case.name
 
 
 def _some(items: list[str], count: int = 5) -> str:
