@@ -221,7 +221,8 @@ def _peak_kib() -> float:
 def measure(case: str, rounds: int, peers: Path) -> dict[str, Any]:
     """Seconds, memory and differences of every way on one pair."""
     truth, prediction, spacing = PAIRS[case]()
-    result: dict[str, Any] = {"shape": list(truth.shape), "spacing_mm": list(spacing), "load_before": _load()}
+    result: dict[str, Any] = {"shape": list(truth.shape), "spacing_mm": list(spacing), "rounds": rounds}
+    result |= {"commit": _commit(), "load_before": _load()}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pair.npz"
         np.savez(file, truth=truth, prediction=prediction, spacing=spacing)
@@ -264,16 +265,23 @@ def _load() -> float:
     return round(os.getloadavg()[0], 2)
 
 
+def _commit() -> str:
+    """The commit measured, with a mark if files of the package's scoring differ from it."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "src/hilum/judge"]).returncode
+    return head + ("+changes" if changed else "")
+
+
 def _facts() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     packages = ("numpy", "scipy", "medpy", "surface-distance", "monai", "torch")
     return {
         "benchmark": "scoring",
         "date": datetime.date.today().isoformat(),
-        "commit": subprocess.run(command, capture_output=True, text=True).stdout.strip(),
+        "commit": _commit(),
         "cpu": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "versions": {package: importlib.metadata.version(package) for package in packages},
@@ -296,13 +304,11 @@ def main() -> None:
         return
     cases = options.cases or [name for name in PAIRS if GOLDEN.is_dir() or name.startswith("made")]
     facts = _facts()
-    facts["rounds"] = options.rounds
     facts["cases"] = {case: measure(case, options.rounds, options.peers) for case in cases}
     if options.keep:
         file = RESULTS / f"{facts['date']}_scoring.json"
         kept = json.loads(file.read_text()) if file.is_file() else {}
-        same = kept.get("commit") == facts["commit"] and kept.get("rounds") == facts["rounds"]
-        facts["cases"] = (kept["cases"] if same else {}) | facts["cases"]
+        facts["cases"] = kept.get("cases", {}) | facts["cases"]  # each case bears its own commit
         file.write_text(json.dumps(facts, indent=1) + "\n")
     print(json.dumps(facts))
 

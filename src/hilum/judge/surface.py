@@ -30,7 +30,7 @@ from scipy.spatial import cKDTree
 from hilum.judge.surfels import area_table, surfels, voxel_lines
 
 Spacing = tuple[float, float, float]
-STEPS = 120  # about as many as a query of the k-d tree costs
+STEPS = 300  # about as many as a query of the k-d tree costs
 
 
 @dataclass(frozen=True)
