@@ -43,7 +43,8 @@ class Trainer:
 
     def __init__(self, setup: RunSetup, recipe: Recipe, device: torch.device):
         self.options, self.setup, self.device, self.step = recipe.training, setup, device, 0
-        self.loss = make_loss(self.options.loss, self.options.loss_options, setup.scheme.class_count)
+        classes, loss_options = setup.scheme.class_count, self.options.loss_options
+        self.loss = make_loss(self.options.loss, loss_options, classes, setup.class_counts)
         self.network = setup.spec.build().to(device)
         self.optimizer = make_optimizer(self.network, self.options)
         self.ema = AveragedWeights(self.network, self.options.ema) if self.options.ema else None
