@@ -16,7 +16,7 @@ from hilum import networks
 from hilum.errors import RecipeError, UsageError
 from hilum.labels import SCHEMES
 from hilum.model import NetworkSpec, load_model, save_model
-from hilum.networks import _costs, _monai
+from hilum.networks import _costs
 from hilum.training.losses import make_loss
 from threshold_model import make_plan
 
@@ -214,7 +214,7 @@ def test_parameters_are_those_of_the_papers() -> None:
     assert count[1] == pytest.approx(5.6e6, rel=0.02)
 
 
-def test_costs_are_those_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_are_those_counted_by_hand() -> None:
     facts = _costs.cost("unet", 2)
     assert facts["patch"] == [1, 1, 256, 256]
     # the same network by hand: convolutions of 3x3 and 2x2 and the head, one multiplication and one addition each
@@ -233,12 +233,7 @@ def test_costs_are_those_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_overview_names_every_network_and_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "names", lambda: ["mednext", "plain_unet", "unet3d"])
-
-    def missing(*_: str) -> object:
-        raise UsageError("not here", fix="pip install 'hilum[networks]'")
-
-    monkeypatch.setattr(_monai, "monai_nets", missing)
-    monkeypatch.setattr("hilum.networks.mednext.monai_nets", missing)
+    monkeypatch.setitem(sys.modules, "monai", None)
     facts, text = networks.overview()
     assert list(facts) == ["mednext", "plain_unet", "unet3d"]
     assert "hilum[networks]" in facts["mednext"]["missing"] and "2d" not in facts["mednext"]
@@ -247,12 +242,13 @@ def test_the_overview_names_every_network_and_its_reference(monkeypatch: pytest.
 
 
 def test_without_monai_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
-    with pytest.raises(UsageError, match=r"pip install 'hilum\[networks\]'"):
-        make("vnet", 3)
     monkeypatch.setitem(sys.modules, "einops", None)
-    with pytest.raises(UsageError, match=r"einops.*pip install 'hilum\[networks\]'"):
-        make("swinunetr", 3)
+    for refuse in (lambda: networks.check_name("swinunetr"), lambda: make("swinunetr", 3)):
+        with pytest.raises(UsageError, match=r"einops, which is not installed.*pip install 'hilum\[networks\]'"):
+            refuse()
+    monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
+    with pytest.raises(UsageError, match=r"cannot be imported.*pip install 'hilum\[networks\]'"):
+        make("vnet", 3)
 
 
 def test_monai_is_imported_only_to_build_its_networks() -> None:

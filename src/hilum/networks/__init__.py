@@ -5,10 +5,11 @@ Goes out: an ``nn.Module`` whose ``forward(images_BCDHW)`` gives ``logits_BKDHW`
 supervision a list of them, finest first. Knows no data, no plan's origin, no loss.
 
 The folder is the registry: each file whose name has no leading underscore is a network and holds
-``build(options, in_channels, out_channels, dims)`` and ``check_patch(options, patch)``, and ``DIMS`` if it is not
-defined in both 2D and 3D; only the file asked for is imported. Every network is handed what ``plan_options`` says and
-``deep_supervision``; one with a topology of its own leaves exactly these aside and refuses any other key that it does
-not know. A dotted name is anybody's own module with the same two functions.
+``build(options, in_channels, out_channels, dims)`` and ``check_patch(options, patch)``, and if need be ``DIMS`` (where
+it is defined; both 2D and 3D unless said) and ``NEEDS`` (packages of an extra); only the file asked for is imported.
+Every network is handed what ``plan_options`` says and ``deep_supervision``; one with a topology of its own leaves
+exactly these aside and refuses any other key that it does not know. A dotted name is anybody's own module with the
+same two functions.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from hilum.errors import RecipeError
+from hilum.errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -80,17 +82,24 @@ def build(name: str, options: Mapping[str, Any], in_channels: int, out_channels:
 
     Raises:
         RecipeError: no such network, an option it does not know, or options that contradict each other.
+        UsageError: it needs a package that is not installed.
     """
     assert dims in (2, 3), dims
     module = _module(name, "build")
     _check_dims(name, module, dims)
+    _check_needs(name, module)
     network: nn.Module = module.build(options, in_channels, out_channels, dims)
     return network
 
 
 def check_name(name: str) -> None:
-    """Raise RecipeError, listing the known ones, unless there is a network of this name."""
-    _module(name, "build")
+    """Refuse a name now, and not after hours of preparing.
+
+    Raises:
+        RecipeError: there is no network of this name; the known ones are listed.
+        UsageError: it needs a package that is not installed.
+    """
+    _check_needs(name, _module(name, "build"))
 
 
 def check_patch(name: str, options: Mapping[str, Any], patch: Sequence[int]) -> None:
@@ -139,6 +148,16 @@ def canonical_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
         if not key.startswith("decoder.encoder.") and ".all_modules." not in key:
             kept[key] = tensor
     return kept
+
+
+def _check_needs(name: str, module: ModuleType) -> None:
+    missing = [package for package in getattr(module, "NEEDS", ()) if find_spec(package) is None]
+    if missing:
+        raise UsageError(
+            f"the network {name!r} is built with {' and '.join(missing)}, which is not installed",
+            where="network.name",
+            fix="pip install 'hilum[networks]'",
+        )
 
 
 def _check_dims(name: str, module: ModuleType, dims: int) -> None:

@@ -6,7 +6,6 @@ when the first such network is built (it costs seconds and is an extra), and a m
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -18,19 +17,14 @@ from torch import nn
 from hilum.errors import UsageError
 
 
-def monai_nets(*needed: str) -> Any:
+def monai_nets() -> Any:
     """The module ``monai.networks.nets``.
 
-    Args:
-        needed: modules that MONAI itself loads only when the network first runs.
-
     Raises:
-        UsageError: MONAI, or one of them, is not installed.
+        UsageError: it is installed and cannot be imported (``networks.build`` has refused before if it is not there).
     """
     with quiet():
         try:
-            for module in needed:
-                importlib.import_module(module)
             import monai.networks.nets as nets
         except ImportError as error:
             raise UsageError(

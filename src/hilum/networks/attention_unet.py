@@ -18,6 +18,7 @@ from hilum.errors import RecipeError
 from hilum.networks._monai import monai_nets, quiet
 from hilum.networks._own import check_halvings, own_options
 
+NEEDS = ("monai",)
 _DEFAULTS = {"width": 32, "stages": 5, "dropout": 0.0}
 
 

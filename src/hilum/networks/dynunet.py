@@ -23,6 +23,7 @@ from hilum.networks._blocks import UNetOptions, check_divisible, read_options
 from hilum.networks._monai import monai_nets, quiet
 from hilum.networks._own import PLANNED, own_options
 
+NEEDS = ("monai",)
 _DEFAULTS = {"residual": False, "dropout": 0.0, "deep_supervision": True}
 
 

@@ -19,6 +19,7 @@ from hilum.errors import RecipeError
 from hilum.networks._monai import FinestFirst, monai_nets, quiet
 from hilum.networks._own import check_halvings, own_options
 
+NEEDS = ("monai",)
 _DEFAULTS = {"size": "S", "kernel": 3, "width": 32, "deep_supervision": True}
 # the paper's table 1: expansion and number of blocks, from the finest encoder stage to the bottleneck; decoders mirror
 _SIZES = {

@@ -19,6 +19,7 @@ from hilum.errors import RecipeError
 from hilum.networks._monai import monai_nets, quiet
 from hilum.networks._own import check_halvings, own_options
 
+NEEDS = ("monai",)
 ENCODERS = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200")
 _DEFAULTS = {"encoder": "resnet34", "decoder_widths": [256, 128, 64, 32, 16], "dropout": 0.0}
 

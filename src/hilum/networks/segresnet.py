@@ -20,6 +20,7 @@ from hilum.errors import RecipeError
 from hilum.networks._monai import FinestFirst, monai_nets, quiet
 from hilum.networks._own import check_halvings, own_options
 
+NEEDS = ("monai",)
 _DEFAULTS = {"width": 32, "blocks": [1, 2, 2, 4, 4], "norm": "instance", "deep_supervision": True}
 
 

@@ -20,13 +20,14 @@ from hilum.errors import RecipeError
 from hilum.networks._monai import monai_nets, quiet
 from hilum.networks._own import check_halvings, own_options
 
+NEEDS = ("monai", "einops")
 _DEFAULTS = {"width": 24, "dropout": 0.0, "v2": False}
 
 
 def build(options: Mapping[str, Any], in_channels: int, out_channels: int, dims: int) -> nn.Module:
     """The network; see ``networks.build``."""
     read = _read(options)
-    nets, device = monai_nets("einops"), torch.get_default_device()
+    nets, device = monai_nets(), torch.get_default_device()
     # it reads numbers out of small tensors while it is built, which shapes without memory ("meta") do not have
     with quiet(), torch.device("cpu"):
         network: nn.Module = nets.SwinUNETR(

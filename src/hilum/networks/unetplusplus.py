@@ -18,6 +18,7 @@ from torch import nn
 from hilum.networks._monai import FinestFirst, monai_nets, quiet
 from hilum.networks._own import check_halvings, own_options
 
+NEEDS = ("monai",)
 _DEFAULTS = {"width": 32, "dropout": 0.0, "deep_supervision": True}
 
 

@@ -19,6 +19,7 @@ from hilum.networks._monai import monai_nets, quiet
 from hilum.networks._own import check_halvings, own_options
 from hilum.networks._stages import DROPOUT
 
+NEEDS = ("monai",)
 _DEFAULTS = {"dropout": 0.5}
 
 
