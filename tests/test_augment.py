@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +18,28 @@ from hilum.patches.augment import (
     AugmentParameters,
     AugmentSettings,
     ItemParameters,
-    apply,
     apply_item,
-    draw,
+    draw_item,
     settings_from,
-    source_shapes,
 )
 
 SHAPE = (12, 16, 20)
 EVERYTHING = AugmentSettings(
     mirror=(0, 1, 2), **{f"{name}_probability": 1.0 for name in ("rotation", "scale", *intensity.CHANGES)}
 )
+
+
+def draw(chosen: AugmentSettings, batch: int, *arguments: Any, **options: Any) -> AugmentParameters:
+    return AugmentParameters(tuple(draw_item(chosen, *arguments, **options) for _ in range(batch)))
+
+
+def source_shapes(parameters: AugmentParameters, patch: spatial.Shape3) -> list[spatial.Shape3]:
+    return [spatial.source_shape(item.matrix, patch) for item in parameters.items]
+
+
+def apply(parameters: AugmentParameters, images: Any, labels: Any, shape: spatial.Shape3) -> tuple[torch.Tensor, ...]:
+    done = [apply_item(*item, shape) for item in zip(parameters.items, images, labels, strict=True)]
+    return torch.stack([image for image, _ in done]), torch.stack([label for _, label in done])
 
 
 def boxes(parameters: AugmentParameters, seed: int = 0) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

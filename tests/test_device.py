@@ -87,7 +87,6 @@ def test_threads_and_seeds() -> None:
 
 def test_peak_memory_and_name() -> None:
     cpu = torch.device("cpu")
-    device.reset_peak_memory(cpu)
     peak = device.peak_memory_gb(cpu)
     assert peak is not None and 0.01 < peak < 1000
     assert "threads" in device.describe(cpu)

@@ -109,12 +109,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Begin a new measurement on a GPU; a CPU process only knows the peak of its whole life."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
 def peak_memory_gb(device: torch.device) -> float | None:
     """Largest memory so far in GiB: PyTorch's on a GPU, the process's resident memory on a CPU; None if not told."""
     if device.type == "cuda":

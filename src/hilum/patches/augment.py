@@ -1,9 +1,9 @@
 """Augmentation: drawn once, applied as tensors on the device that trains.
 
 Comes in: settings (a preset and a recipe's overrides), random numbers, then patches. Goes out: parameters, then changed
-patches. ``draw`` holds all randomness; ``apply`` is a pure function of its arguments and gives the same again.
+patches. ``draw_item`` holds all randomness; ``apply_item`` is a pure function of its arguments.
 
-Shapes: images (B, C, D, H, W) float32, normalised; labels (B, D, H, W). Two-dimensional patches have D = 1.
+Shapes: images (C, D, H, W) float32, normalised; labels (D, H, W). Two-dimensional patches have D = 1.
 """
 
 from __future__ import annotations
@@ -177,20 +177,6 @@ def _setting(key: str, value: Any, old: Any) -> Any:
     raise RecipeError(f"patches.augment_options.{key} = {value!r}", wanted=wanted)
 
 
-def draw(
-    settings: AugmentSettings,
-    batch: int,
-    dims: int,
-    generator: np.random.Generator,
-    allow_mirror: Sequence[int] = (0, 1, 2),
-    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
-    in_plane: bool = False,
-) -> AugmentParameters:
-    """Parameters for a batch; see ``draw_item`` for the arguments."""
-    items = (draw_item(settings, dims, generator, allow_mirror, spacing_mm, in_plane) for _ in range(batch))
-    return AugmentParameters(tuple(items))
-
-
 def draw_item(
     settings: AugmentSettings,
     dims: int,
@@ -260,35 +246,6 @@ def _about_one(generator: np.random.Generator, low: float, high: float) -> float
     if low < 1 < high:
         low, high = (low, 1.0) if below else (1.0, high)
     return float(generator.uniform(low, high))
-
-
-def source_shapes(parameters: AugmentParameters, patch: Shape3) -> tuple[Shape3, ...]:
-    """How large a box about the patch's centre each item needs."""
-    return tuple(spatial.source_shape(item.matrix, patch) for item in parameters.items)
-
-
-def apply(
-    parameters: AugmentParameters,
-    images: torch.Tensor | Sequence[torch.Tensor],
-    labels: torch.Tensor | Sequence[torch.Tensor],
-    out_shape: Shape3,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The augmented batch, on the device of the images; the arguments stay as they are.
-
-    Args:
-        parameters: of ``draw``.
-        images: (B, C, D, H, W), or one (C, D, H, W) for each item where boxes differ in size (``source_shapes``).
-        labels: (B, D, H, W), or one (D, H, W) for each item; any integer type.
-        out_shape: the patch's (D, H, W): the middle of each box.
-
-    Returns:
-        images (B, C, *out_shape) float32 and labels (B, *out_shape) of the type they had.
-    """
-    done = [
-        apply_item(item, image, label, out_shape)
-        for item, image, label in zip(parameters.items, images, labels, strict=True)
-    ]
-    return torch.stack([image for image, _ in done]), torch.stack([label for _, label in done])
 
 
 def apply_item(
