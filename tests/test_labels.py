@@ -36,6 +36,14 @@ def test_own_schemes_are_read_from_a_short_table() -> None:
     assert [label.paired for label in pair.labels] == [True, False, False, False]
 
 
+def test_lesions_that_name_no_organ_are_those_of_the_only_one() -> None:
+    """Else a tumour would cut its organ in two, of which keep_largest leaves one."""
+    one = scheme_from({"values": {"kidney": 1, "tumour": 2, "cyst": 3}})
+    assert [label.organ for label in one.labels] == ["kidney"] * 3
+    two = scheme_from({"values": {"liver": 1, "spleen": 2, "tumour": 3, "liver cyst": 4}})
+    assert [label.organ for label in two.labels] == ["liver", "spleen", "", "liver"]
+
+
 @pytest.mark.parametrize(
     ("table", "found"),
     [

@@ -11,7 +11,7 @@ it (KiTS: kidney and masses, masses, tumour), in the order in which they are rep
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -195,6 +195,7 @@ def scheme_from(table: str | Mapping[str, Any]) -> LabelScheme:
 
     The short form is ``{"name": "mine", "values": {"liver": 1, "tumour": 2}, "regions": {"liver": [1, 2]}}``; kinds are
     read off the names (tumour, tumor, lesion, mass, cancer; cyst; anything else is an organ), sides off "left"/"right".
+    Lesions that name no organ are those of the only one there is.
     """
     if isinstance(table, str):
         if table not in SCHEMES:
@@ -209,7 +210,7 @@ def scheme_from(table: str | Mapping[str, Any]) -> LabelScheme:
     if "values" in table:
         try:
             pairs = sorted((_integer(v), str(n)) for n, v in dict(table["values"]).items())
-            labels = tuple(_guess(value, label, i) for i, (value, label) in enumerate(pairs))
+            labels = _with_hosts(tuple(_guess(value, label, i) for i, (value, label) in enumerate(pairs)))
             given = dict(table.get("regions", {})) or {label.name: [label.value] for label in labels}
             regions = tuple(Region(str(n), tuple(_integer(v) for v in vs)) for n, vs in given.items())
         except (TypeError, ValueError) as error:
@@ -245,6 +246,14 @@ def _guess(value: int, name: str, place: int) -> Label:
         organ = low.replace("left", "").replace("right", "").strip(" _-") if kind == "organ" else ""
     paired = kind == "organ" and not side and organ in _PAIRS
     return Label(value, name, kind, organ, side, paired, PALETTE[place % len(PALETTE)])  # type: ignore[arg-type]
+
+
+def _with_hosts(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    organs = {label.organ for label in labels if label.kind == "organ"}
+    if len(organs) != 1:
+        return labels
+    (host,) = organs
+    return tuple(replace(label, organ=host) if label.is_lesion and not label.organ else label for label in labels)
 
 
 _PAIRS = ("kidney", "lung", "adrenal")
