@@ -2,10 +2,10 @@
 
 Source: arXiv 2201.01266, figure 1; heads and depths of Liu et al. 2021 (arXiv 2103.14030) as the paper takes them.
 
-Comes in: options ``width`` (the embedding: 48 in the paper; 24 here; a multiple of 12), ``dropout`` (whole residual
-paths) and ``v2`` (a convolution before each stage, as MONAI's second version has it); what the plan says of features,
-kernels and strides, and deep supervision, have no part here. Goes out: the network, in 2D or 3D. Each axis must divide
-by 32.
+Comes in: options ``width`` (the embedding: 48 in the paper; 24 here; a multiple of 12), ``window`` (how many tokens
+wide attention looks, 7), ``dropout`` (of whole residual paths) and ``v2`` (a convolution before each stage, as MONAI's
+second version has it); what the plan says of features, kernels and strides, and deep supervision, have no part here.
+Goes out: the network, in 2D or 3D. Each axis must divide by 32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hilum.networks._monai import monai_nets, quiet
 from hilum.networks._own import check_halvings, own_options
 
 NEEDS = ("monai", "einops")
-_DEFAULTS = {"width": 24, "dropout": 0.0, "v2": False}
+_DEFAULTS = {"width": 24, "window": 7, "dropout": 0.0, "v2": False}
 
 
 def build(options: Mapping[str, Any], in_channels: int, out_channels: int, dims: int) -> nn.Module:
@@ -34,6 +34,7 @@ def build(options: Mapping[str, Any], in_channels: int, out_channels: int, dims:
             in_channels=in_channels,
             out_channels=out_channels,
             feature_size=read["width"],
+            window_size=read["window"],
             dropout_path_rate=read["dropout"],
             spatial_dims=dims,
             use_v2=read["v2"],
