@@ -206,10 +206,9 @@ def model_list(options: argparse.Namespace) -> int:
     models = built_in_models()
     lines = [f"{name:12} {text}" for name, text in models.items()]
     if options.networks:
-        from hilum.networks import describe
+        from hilum.networks import overview
 
-        models = describe()
-        lines = [f"{name:16} {text}" for name, text in models.items()]
+        return _answer(options, *overview())
     return _answer(options, models, "\n".join(lines))
 
 
