@@ -170,6 +170,7 @@ def scores() -> dict[str, Any]:
             "tumor": {"dice": {"value": 0.36875, "low": 0.3, "high": 0.45, "n": 4}},
         },
         "pooled": {"tumor": {"dice": {"value": 0.4, "low": 0.3, "high": 0.5, "n": 4}}},
+        "audit": {"findings": [{"kind": "bimodal", "text": f"the mean hides {EVIL}", "cases": [EVIL]}], "mean_iou": {}},
         "reasons": {"case_b/kidney_and_mass/hd95_mm": "the prediction is empty"},
         "warnings": ["case_d: no prediction; left out"],
         "failures": {"case_e": f"cannot be read {EVIL}"},
@@ -213,6 +214,7 @@ def test_an_evaluation_page_has_tables_charts_and_pictures(tmp_path: Path) -> No
         "Loss",
     ):
         assert text in page.text, text
+    assert "What the means do not say" in page.text and f"the mean hides {EVIL}" in page.text
     assert EVIL in page.text and f"cannot be read {EVIL}" in page.text and "no prediction; left out" in page.text
     text = made.read_text(encoding="utf-8")
     assert 'title="the prediction is empty"' in text and text.count("<svg") == 3

@@ -7,7 +7,7 @@ A case that cannot be scored is recorded under "failures" and the others go on. 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 
 from hilum.errors import DatasetError, HilumError, UsageError
 from hilum.files import write_json, write_text
+from hilum.judge.audit import resampled
 from hilum.judge.pairing import Pairing, nearest, pair_cases
 from hilum.judge.protocols import protocol_named
 from hilum.judge.scoring import CaseScore, Protocol, ScoreOptions, Values, make_pair
@@ -41,6 +42,7 @@ def evaluate(
     progress: Progress = SILENT,
     options: ScoreOptions | None = None,
     patients: Mapping[str, str] | None = None,
+    trained_on: Collection[str] = (),
 ) -> dict[str, Any]:
     """Score a folder of predictions against a folder of truths and write ``scores.json`` and ``scores.csv``.
 
@@ -56,6 +58,7 @@ def evaluate(
         progress: where to tell.
         options: tolerances and lesion rules of the protocols that leave them open.
         patients: case -> patient, for intervals where a patient has several scans.
+        trained_on: cases or patients that the model was trained on, which the audit looks for among the scored.
 
     Returns:
         What ``scores.json`` holds.
@@ -70,7 +73,7 @@ def evaluate(
         raise UsageError(f"missing = {missing!r}", wanted="fail, skip or zero")
     jobs, failures, warnings = _jobs(pair_cases(Path(truth), Path(prediction)), missing, Path(truth), Path(prediction))
     scores, failed = _score_all(jobs, rules, labels, options or ScoreOptions(), workers, progress)
-    result = summarise(scores, rules, labels, warnings, failures | failed, patients or {})
+    result = summarise(scores, rules, labels, warnings, failures | failed, patients or {}, trained_on)
     return _write(result, Path(out))
 
 
@@ -82,6 +85,7 @@ def evaluate_pairs(
     scheme: LabelScheme | None = None,
     workers: int | None = None,
     progress: Progress = SILENT,
+    patients: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Score cases whose truth and prediction are known one by one, wherever they lie; otherwise as ``evaluate``.
 
@@ -89,12 +93,12 @@ def evaluate_pairs(
         pairs: case -> (truth, prediction).
         protocol: a name of ``protocols.PROTOCOLS``.
         out: folder for ``scores.json`` and ``scores.csv``.
-        scheme, workers, progress: as for ``evaluate``.
+        scheme, workers, progress, patients: as for ``evaluate``.
     """
     rules = protocol_named(protocol)
     labels = scheme_of(rules, scheme)
     scores, failed = _score_all(pairs, rules, labels, ScoreOptions(), workers, progress)
-    return _write(summarise(scores, rules, labels, [], failed, {}), Path(out))
+    return _write(summarise(scores, rules, labels, [], failed, patients or {}), Path(out))
 
 
 def score_case(
@@ -211,7 +215,15 @@ def _score(
     pair, warnings = make_pair(truth, prediction, protocol.same_grid)
     strange = _strange_labels(pair.values_seen(), scheme)
     score = protocol.score(pair, scheme, options)
-    return replace(score, warnings=(*warnings, *strange, *score.warnings))
+    traits = [("headers", text) for text in warnings]
+    if text := resampled(pair):
+        traits.append(("resampled", text))
+    return replace(
+        score,
+        warnings=(*warnings, *strange, *score.warnings),
+        label_counts=pair.label_counts(),
+        traits=tuple(traits),
+    )
 
 
 def _strange_labels(seen: tuple[np.ndarray, np.ndarray], scheme: LabelScheme) -> list[str]:

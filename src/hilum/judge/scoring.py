@@ -54,6 +54,8 @@ class CaseScore:
         truth_voxels: region -> voxels of the truth.
         lesions: region -> the lists of missed and invented lesions.
         warnings: sentences about this case.
+        label_counts: label, 0 included -> voxels in both, in the truth, in the prediction.
+        traits: ("headers" or "resampled", sentence) of what betrays how the prediction was made.
     """
 
     values: Values
@@ -63,6 +65,8 @@ class CaseScore:
     truth_voxels: dict[str, int] = field(default_factory=dict)
     lesions: dict[str, dict[str, list[dict[str, object]]]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    label_counts: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    traits: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +103,12 @@ class Pair:
         start, stop = union_box(truth, prediction)
         box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         return Masks(truth[box], prediction[box], self.grid.cropped(start, stop), self.prediction_spacing_mm)
+
+    def label_counts(self) -> dict[int, tuple[int, int, int]]:
+        """Label, 0 included -> voxels in both, in the truth, in the prediction; of those that occur."""
+        sums = np.stack([np.diagonal(self.joint), self.joint.sum(axis=1), self.joint.sum(axis=0)], axis=1)
+        found = np.flatnonzero(sums.any(axis=1)).tolist()
+        return {value: (int(sums[value, 0]), int(sums[value, 1]), int(sums[value, 2])) for value in found}
 
     def values_seen(self) -> tuple[np.ndarray, np.ndarray]:
         """Label values that occur in the truth and in the prediction."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from hilum.files import plain
+from hilum.judge.audit import audit
 from hilum.judge.overlap import WHOLE_ARRAY
 from hilum.judge.scoring import CaseScore, Protocol, Values
 from hilum.judge.statistics import (
@@ -36,6 +37,7 @@ def summarise(
     warnings: Sequence[str] = (),
     failures: Mapping[str, str] | None = None,
     patients: Mapping[str, str] | None = None,
+    trained_on: Collection[str] = (),
 ) -> dict[str, Any]:
     """``scores.json`` from scored cases: means and pooled values with 95 % bootstrap intervals by patient."""
     names = sorted(scores)
@@ -66,6 +68,7 @@ def summarise(
         "pooled": _written(pooled),
         "volume_agreement": _agreement([scores[name].values for name in names], groups),
         "lesions": {name: scores[name].lesions for name in names if scores[name].lesions},
+        "audit": audit(scores, scheme, patients, trained_on),
         "reasons": reasons,
         "warnings": told,
         "failures": dict(failures or {}),

@@ -152,6 +152,7 @@ def evaluation_report(
         "header_facts": about,
         "warnings": [*scores.get("warnings", ())],
         **_score_parts(scores),
+        "audit": [entry["text"] for entry in (scores.get("audit") or {}).get("findings", ())],
         "empty_policy": scores.get("empty_policy", ""),
         "pooled_table": pooled,
         "pooled_more": pooled_more,
