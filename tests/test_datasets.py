@@ -286,3 +286,11 @@ def test_patients_never_share_an_image(tmp_path: Path) -> None:
         open_dataset("folder", file)
     file.write_text(rows.format("p1"))  # two readings of one scan, never split
     assert len(open_dataset("folder", file).cases) == 3
+
+
+def test_runs_and_results_may_lie_below_the_data(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.nii", "labels/a.nii", "runs/x/validation/truth/a.nii", "results/a/labels.nii.gz")
+    touch(tmp_path, "runs/x/plan.json", "runs/x/recipe.toml", "results/a/case.json")
+    assert [case.name for case in open_dataset("folder", tmp_path).cases] == ["a"]
+    touch(tmp_path, "results/a/other.nii")  # not hilum's: never passed over in silence
+    assert len(open_dataset("folder", tmp_path).cases) == 2

@@ -94,3 +94,12 @@ def test_natural_order():
     names = ["image_10", "image_9", "image_1b", "image_1", "a"]
     assert sorted(names, key=natural_key) == ["a", "image_1", "image_1b", "image_9", "image_10"]
     assert sorted(np.random.default_rng(0).permutation(200).astype(str), key=natural_key)[:3] == ["0", "1", "2"]
+
+
+def test_results_among_the_scans_are_no_scans(tmp_path):
+    make_series(tmp_path / "p1", body(3))
+    touch(tmp_path, "out/p1/case.json", "out/p1/labels.nii.gz", "out/p1/probabilities_kidney.nii.gz")
+    assert found(tmp_path) == [("p1", "p1")]
+    assert found(tmp_path / "out" / "p1" / "labels.nii.gz") == [("p1", "labels.nii.gz")]  # named is named
+    touch(tmp_path, "out/p1/imaging.nii.gz")
+    assert len(found(tmp_path)) == 2

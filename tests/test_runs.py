@@ -64,6 +64,9 @@ def test_a_run_without_data_says_how_to_give_them(tmp_path: Path) -> None:
         train_and_validate(recipe_from({"name": "x"}), tmp_path)
     with pytest.raises(UsageError, match="--fold"):
         train_and_validate(short_recipe(tmp_path), tmp_path, fold="first")
+    with pytest.raises(UsageError, match="is the data set itself"):
+        train_and_validate(short_recipe(tmp_path), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_held_out_cases_that_fail_are_told_and_not_averaged(

@@ -64,6 +64,8 @@ def train_and_validate(
         )
     if fold != "all" and not fold.isdigit():
         raise UsageError(f"--fold {fold!r}", wanted="a number from 0, or 'all'")
+    if out.resolve() == Path(recipe.data.path).expanduser().resolve():
+        raise UsageError(f"--out {out} is the data set itself", wanted="a folder of its own", fix="add a name to --out")
     dataset = open_dataset(recipe.data.dataset, Path(recipe.data.path))
     recipe = with_labels(recipe, dataset.scheme)
     place: int | str = fold if fold == "all" else int(fold)
@@ -106,7 +108,8 @@ def judge(
     """
     known = {case.name: case for case in cases if case.labels is not None and case.name in predictions}
     pairs = {name: (Path(str(case.labels)), predictions[name]) for name, case in known.items()}
-    scores = evaluate_pairs(pairs, PLAIN, out, scheme=scheme, progress=progress)
+    patients = {case.name: case.patient for case in cases}
+    scores = evaluate_pairs(pairs, PLAIN, out, scheme=scheme, progress=progress, patients=patients)
 
     def pictures(name: str) -> tuple[Volume | None, Volume, Volume]:
         truth, prediction = pairs[name]

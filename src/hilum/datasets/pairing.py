@@ -8,6 +8,7 @@ A file's *role* comes from its folder (``imagesTr``, ``labels``, ...) or from a 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from hilum.scans import case_name
+from hilum.scans.finding import holds_results_only
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 IMAGE_FOLDERS = {"imagestr", "images", "image", "imgs", "scans", "cts", "ct", "volumes"}
@@ -53,7 +55,7 @@ class Pairs:
 
 
 def volume_files(folder: Path) -> list[Path]:
-    """Every volume below a folder, hidden ones and test sets (``imagesTs``) left out; sorted."""
+    """Every volume below a folder; hidden ones, test sets (``imagesTs``) and hilum's own are left out; sorted."""
     return sorted(_walk(folder))
 
 
@@ -62,10 +64,16 @@ def _walk(folder: Path) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            if entry.name.lower() not in TEST_FOLDERS:
+            if entry.name.lower() not in TEST_FOLDERS and not _made_by_hilum(entry):
                 yield from _walk(entry)
         elif entry.name.lower().endswith(SUFFIXES):
             yield entry
+
+
+def _made_by_hilum(folder: Path) -> bool:
+    """Whether a folder is a training run or a case of results: they may lie below the data that they came from."""
+    is_run = os.path.isfile(folder / "plan.json") and os.path.isfile(folder / "recipe.toml")
+    return is_run or holds_results_only(folder)
 
 
 def taken_apart(path: Path, root: Path) -> Named:

@@ -20,6 +20,7 @@ VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 GENERIC_STEMS = ("imaging", "segmentation", "labels")
 # label maps that lie beside their scan: a folder given as SCAN means the scan
 _LABEL_STEMS = ("segmentation", "labels", "label", "seg", "mask")
+_SHARES = "probabilities_"  # how segment calls each label's shares
 _LOOKED_AT = 64  # files of a folder that are opened to see whether it holds CT
 
 
@@ -37,7 +38,8 @@ def find_scans(patterns: Sequence[str]) -> list[ScanRef]:
     A file that is named is taken as it is (a wrong one fails when read, and the others go on); from a glob only scans
     are taken. A folder stands for the NIfTI, NRRD and MHA files and zips in it (not for label maps beside a scan); if
     it has none, for the CT series in it and below, one scan a folder. Folders with DICOM that is not CT are passed
-    over, unless there is nothing else.
+    over, unless there is nothing else, and so are folders below with nothing but results of hilum's own, so that
+    results may lie among the scans.
 
     Raises:
         UsageError: a pattern matches nothing.
@@ -104,15 +106,23 @@ def _in_folder(folder: Path, kinds: tuple[str, ...] = ("CT",)) -> Iterator[Path]
         raise ScanError("no permission to read this folder", where=folder) from None
     files = [p for p in entries if p.is_file() and not p.name.startswith(".")]
     volumes = [p for p in files if p.name.lower().endswith((*VOLUME_SUFFIXES, ".zip"))]
-    scans = [p for p in volumes if _stem(p) not in _LABEL_STEMS] or volumes
+    scans = [p for p in volumes if _stem(p) not in _LABEL_STEMS and not _stem(p).startswith(_SHARES)] or volumes
     if scans:
         yield from scans
         return
     if _dicom_kind(files) in kinds:
         yield folder
     for entry in entries:
-        if entry.is_dir() and not entry.name.startswith("."):
+        if entry.is_dir() and not entry.name.startswith(".") and not holds_results_only(entry):
             yield from _in_folder(entry, kinds)
+
+
+def holds_results_only(folder: Path) -> bool:
+    """Whether a folder is a case of ``hilum segment``: its ``case.json``, and no volume but its results."""
+    if not os.path.isfile(folder / "case.json"):  # False too where nobody may look
+        return False
+    volumes = [p.name for p in folder.iterdir() if p.name.lower().endswith(VOLUME_SUFFIXES) and p.name[0] != "."]
+    return all(name == "labels.nii.gz" or name.startswith(_SHARES) for name in volumes)
 
 
 def _dicom_kind(files: Sequence[Path]) -> str:
