@@ -18,7 +18,7 @@ from hilum.datasets.folds import Folds, make_folds, write_folds
 from hilum.errors import DatasetError, RecipeError, UsageError
 from hilum.files import plain, read_json, write_json, write_text
 from hilum.inference import postprocess
-from hilum.labels import LabelScheme
+from hilum.labels import LabelScheme, scheme_from
 from hilum.model import NetworkSpec
 from hilum.patches.augment import settings_from
 from hilum.patches.sampling import check_foreground
@@ -139,12 +139,17 @@ def check_same_run(recipe: Mapping[str, Any], fold: int | str, facts: Mapping[st
     Raises:
         RecipeError: naming what differs.
     """
-    before, now = _flat(facts["recipe"]), _flat(recipe)
+    before, now = _flat(_without_labels(facts["recipe"])), _flat(_without_labels(recipe))
     differs = [
         f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(set(before) | set(now))
         if before.get(key) != now.get(key) and not _may_change(key)
     ]
+    learnt, asked = scheme_from(facts["recipe"]["labels"]), scheme_from(recipe["labels"])
+    if learnt != asked:  # a name and the table that it stands for are the same labels
+        same_name = learnt.name == asked.name
+        how = "mean something else now" if same_name else f"were {learnt.name!r} and are {asked.name!r}"
+        differs.insert(0, f"labels {how}")
     if str(facts["fold"]) != str(fold):
         differs.insert(0, f"fold was {facts['fold']!r} and is {str(fold)!r}")
     if differs:
@@ -211,6 +216,10 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in table.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+def _without_labels(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key != "labels"}
 
 
 def _may_change(key: str) -> bool:
