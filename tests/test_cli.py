@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +111,23 @@ def test_lists_answer_people_and_programs(capsys: pytest.CaptureFixture[str]) ->
     assert "folder" in capsys.readouterr().out
     assert main(["recipes", "--json"]) == 0
     assert "demo" in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_an_answer_that_cannot_be_written_is_one_sentence(more: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "hilum", "data", "list", *more]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "hilum: standard output: the disk is full; free some space and run the same command again"
+    ]
+
+
+def test_a_reader_that_went_away_is_no_fault() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, "-m", "hilum", "data", "list"], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")

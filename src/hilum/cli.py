@@ -229,12 +229,18 @@ def recipes(options: argparse.Namespace) -> int:
 
 
 def _answer(options: argparse.Namespace, value: Any, text: str, code: int = 0) -> int:
-    if options.json:
-        from hilum.files import plain
+    from hilum.files import cannot_write, plain
 
-        print(json.dumps(plain(value), indent=1, ensure_ascii=False))
-    elif text:
-        print(text)
+    if options.json:
+        text = json.dumps(plain(value), indent=1, ensure_ascii=False)
+    try:
+        if text:
+            print(text, flush=True)  # a pipe that is closed or a disk that is full shows here, not when Python ends
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left has nowhere to go
+        raise cannot_write("standard output", error) from None
     return code
 
 
