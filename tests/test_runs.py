@@ -108,8 +108,13 @@ def test_evaluate_reports_scores_policy_and_failures(
     assert main([*words, "--out", str(tmp_path / "scores"), "--quiet"]) == 1  # one prediction is missing
     text = capsys.readouterr().out
     assert "dice 1.000" in text and "empty regions" in text and "failed: case_003: no prediction" in text
-    assert main([*words, "--out", str(tmp_path / "skip"), "--missing", "skip", "--quiet"]) == 0
-    capsys.readouterr()
+    (tmp_path / "seen.txt").write_text("case_001\ncase_900\n")
+    more = ["--missing", "skip", "--trained-on", str(tmp_path / "seen.txt"), "--rank-suspects", "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "skip"), *more]) == 0
+    text = capsys.readouterr().out
+    assert "audit: 1 of 3 cases (case_001) are of patients that the model was trained on" in text
+    assert "seen in training" in text and (tmp_path / "skip" / "suspects.csv").is_file()
+    assert "are of patients" in (tmp_path / "skip" / "report.html").read_text(encoding="utf-8")
     assert main(["compare", str(tmp_path / "scores"), str(tmp_path / "skip"), "--out", str(tmp_path / "c")]) == 0
     assert (tmp_path / "c" / "comparison.json").is_file()
 

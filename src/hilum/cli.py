@@ -169,6 +169,9 @@ def evaluate(options: argparse.Namespace) -> int:
         missing=options.missing,
         workers=options.workers,
         progress=_progress(options),
+        trained_on=Path(options.trained_on) if options.trained_on else None,
+        fold=options.fold,
+        suspects=options.rank_suspects,
     )
     return _answer(options, answer["scores"], answer["text"], answer["exit_code"])
 
@@ -352,6 +355,9 @@ def _evaluate_words(verbs: Any) -> None:
     words.add_argument("--scheme", metavar="NAME", help="label scheme, for protocols that take any (plain, msd)")
     words.add_argument("--missing", choices=("fail", "skip", "zero"), default="fail", help="a case without prediction")
     words.add_argument("--workers", type=int, default=None, metavar="N", help="processes (default: one a core)")
+    words.add_argument("--trained-on", metavar="PATH", help="MODEL, RUN, folds.json or list: warns of patients shared")
+    words.add_argument("--fold", type=int, metavar="K", help="with folds.json: the fold held out")
+    words.add_argument("--rank-suspects", action="store_true", help="order cases by disagreement: suspects.csv")
     text = "say whether models differ: paired by case, with intervals and corrected p-values"
     words = _verb(verbs, "compare", compare, text, "hilum compare scores_a scores_b --out comparison")
     words.add_argument("evaluations", nargs="+", metavar="EVALUATION", help="folders that evaluate wrote")

@@ -17,6 +17,8 @@ from hilum.datasets import CaseRef, open_dataset
 from hilum.errors import InputError, UsageError
 from hilum.files import read_json
 from hilum.judge.evaluate import Missing, evaluate, evaluate_pairs
+from hilum.judge.suspects import suspects_text, write_suspects
+from hilum.judge.trained import read_trained
 from hilum.labels import LabelScheme, scheme_from
 from hilum.progress import SILENT, Progress, clock
 from hilum.results.report import evaluation_report, run_report
@@ -129,8 +131,18 @@ def evaluate_and_report(
     missing: Missing = "fail",
     workers: int | None = None,
     progress: Progress = SILENT,
+    trained_on: Path | None = None,
+    fold: int | None = None,
+    suspects: bool = False,
 ) -> dict[str, Any]:
     """Score two folders and draw the page.
+
+    Args:
+        truth, prediction, protocol, out, missing, workers, progress: as for ``judge.evaluate``.
+        scheme: name of a label scheme.
+        trained_on: a model, a run, folds or a list of names that say what the model has seen; for the audit.
+        fold: of a file of folds, the one held out.
+        suspects: also order the cases by disagreement (``suspects.json``, ``suspects.csv``).
 
     Returns:
         ``{"scores", "text", "exit_code"}``; the exit code is 1 if a case could not be scored.
@@ -145,11 +157,14 @@ def evaluate_and_report(
         missing=missing,
         workers=workers,
         progress=progress,
+        trained_on=read_trained(trained_on, fold) if trained_on else (),
     )
     page = evaluation_report(out)
     failures = scores.get("failures", {})
     lines = [mean_table(scores["mean"]), f"empty regions: {scores['empty_policy']}"]
     lines += [f"warning: {text}" for text in scores.get("warnings", [])]
+    lines += [f"audit: {entry['text']}" for entry in scores["audit"]["findings"]]
+    lines += [suspects_text(write_suspects(scores, out))] if suspects else []
     lines += [f"failed: {name}: {why}" for name, why in failures.items()]
     lines.append(f"{len(scores['cases'])} cases; pages and numbers: {page}")
     return {"scores": scores, "text": "\n".join(lines), "exit_code": 1 if failures else 0}
