@@ -102,6 +102,7 @@ def data_phantom(options: argparse.Namespace) -> int:
         Path(options.path),
         options.cases,
         options.seed,
+        layout=options.layout,
         small=options.small,
         labels=options.labels,
         workers=options.workers,
@@ -309,6 +310,9 @@ def _data_words(verbs: Any) -> None:
     words.add_argument("path", metavar="OUT", help="folder to write to")
     words.add_argument("--cases", type=int, default=10, metavar="N", help="how many patients (default: 10)")
     words.add_argument("--seed", type=int, default=0, help="the same seed gives the same patients (default: 0)")
+    words.add_argument(
+        "--layout", choices=("folder", "nnunet", "kits"), default="folder", help="how files are laid out"
+    )
     words.add_argument("--small", action="store_true", help="about 3 mm voxels, for laptops")
     words.add_argument("--labels", choices=("kits", "abdomen"), default="kits", help="which labels (default: kits)")
     words.add_argument("--workers", type=int, default=None, metavar="N", help="processes (default: one a core)")
