@@ -110,3 +110,11 @@ def test_average_forgets_the_first_weights_and_then_follows_slowly() -> None:
     other = AveragedWeights(torch.nn.BatchNorm1d(1), 0.5)
     other.load(average.tensors, average.updates)
     assert other.updates == 62 and torch.equal(other.tensors["weight"], average.tensors["weight"])
+
+
+def test_momentum_reaches_every_optimizer() -> None:
+    network = torch.nn.Linear(2, 1)
+    for name, usual in (("sgd", 0.99), ("adam", 0.9), ("adamw", 0.9)):
+        for asked, wanted in ((-1.0, usual), (0.5, 0.5)):
+            group = make_optimizer(network, replace(ANY, optimizer=name, momentum=asked)).param_groups[0]
+            assert (group["momentum"] if name == "sgd" else group["betas"][0]) == wanted

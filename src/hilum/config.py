@@ -68,7 +68,10 @@ class PatchOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The loop. The run ends at ``steps`` or, where a budget is given, when the budget is spent."""
+    """The loop. The run ends at ``steps`` or, where a budget is given, when the budget is spent.
+
+    ``momentum`` is SGD's Nesterov momentum or Adam's beta1; below 0 it is the optimiser's usual one (0.99 and 0.9).
+    """
 
     steps: int = 250_000
     epoch_steps: int = 250
@@ -76,7 +79,7 @@ class TrainingOptions:
     optimizer: str = "sgd"
     learning_rate: float = 0.01
     weight_decay: float = 3e-5
-    momentum: float = 0.99
+    momentum: float = -1.0
     schedule: str = "poly"
     warmup_steps: int = 0
     loss: str = "dice_ce"

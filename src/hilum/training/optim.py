@@ -18,23 +18,26 @@ from hilum.errors import RecipeError
 
 def sgd(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, all parameters decayed, as nnU-Net v2 trains."""
+    momentum = _momentum(options, 0.99)
     return torch.optim.SGD(
         network.parameters(),
         lr=options.learning_rate,
-        momentum=options.momentum,
-        nesterov=options.momentum > 0,
+        momentum=momentum,
+        nesterov=momentum > 0,
         weight_decay=options.weight_decay,
     )
 
 
 def adamw(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019); scales and biases, which hold no capacity, are not decayed."""
-    return torch.optim.AdamW(_groups(network, options.weight_decay), lr=options.learning_rate)
+    betas = (_momentum(options, 0.9), 0.999)
+    return torch.optim.AdamW(_groups(network, options.weight_decay), lr=options.learning_rate, betas=betas)
 
 
 def adam(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015) with its L2 penalty on kernels."""
-    return torch.optim.Adam(_groups(network, options.weight_decay), lr=options.learning_rate)
+    betas = (_momentum(options, 0.9), 0.999)
+    return torch.optim.Adam(_groups(network, options.weight_decay), lr=options.learning_rate, betas=betas)
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingOptions], torch.optim.Optimizer]] = {
@@ -42,6 +45,10 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingOptions], torch.optim.Optimiz
     "adamw": adamw,
     "adam": adam,
 }
+
+
+def _momentum(options: TrainingOptions, usual: float) -> float:
+    return usual if options.momentum < 0 else options.momentum
 
 
 def poly(done: float) -> float:
@@ -82,7 +89,7 @@ def check_options(options: TrainingOptions) -> None:
         ("epoch_steps", options.epoch_steps >= 1, "a number of at least 1"),
         ("learning_rate", 0 < options.learning_rate < math.inf, "a number above 0"),
         ("weight_decay", 0 <= options.weight_decay < math.inf, "a number of at least 0"),
-        ("momentum", 0 <= options.momentum < 1, "a number from 0 to below 1"),
+        ("momentum", options.momentum < 1, "a number from 0 to below 1, or -1 for the optimiser's usual one"),
         ("ema", 0 <= options.ema < 1, "0 (off), or a number below 1 such as 0.999"),
         ("clip_norm", options.clip_norm >= 0, "0 (off), or a number above 0"),
         ("warmup_steps", options.warmup_steps >= 0, "a number of at least 0"),
