@@ -11,10 +11,10 @@ from PIL import Image
 
 from hilum.errors import GeometryError
 from hilum.labels import SCHEMES
-from hilum.results.charts import Bar, bar_chart, curve_chart
-from hilum.results.figures import AGREED, INVENTED, MISSED, SWAPPED, Picture, case_rows, lesion_picture
+from hilum.pages.charts import Bar, bar_chart, curve_chart
+from hilum.pages.figures import AGREED, INVENTED, MISSED, SWAPPED, Picture, case_rows, lesion_picture
+from hilum.pages.slices import View, best_slices, body_box, grey, views, whole
 from hilum.results.measure import measure
-from hilum.results.slices import View, best_slices, body_box, grey, views, whole
 from hilum.volume import Volume
 
 KITS = SCHEMES["kits"]

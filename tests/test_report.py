@@ -14,9 +14,11 @@ import pytest
 import hilum
 from hilum.errors import InputError, OutputError
 from hilum.labels import SCHEMES
-from hilum.results import strings, tables
+from hilum.pages import strings, tables
+from hilum.pages.case import case_report
+from hilum.pages.evaluation import evaluation_report
+from hilum.pages.run import run_report
 from hilum.results.measure import measure
-from hilum.results.report import case_report, evaluation_report, run_report
 from hilum.volume import Volume
 
 KITS = SCHEMES["kits"]

@@ -21,10 +21,10 @@ from hilum.config import read_recipe
 from hilum.datasets import open_dataset
 from hilum.errors import OutputError
 from hilum.files import read_json, write_json
+from hilum.pages.run import run_report
 from hilum.phantom import write_set
 from hilum.pipeline import segment
 from hilum.progress import SILENT, Progress, clock
-from hilum.results.report import run_report
 from hilum.runs import commit, judge, mean_table
 from hilum.training.loop import train
 

@@ -20,8 +20,9 @@ from hilum.judge.evaluate import Missing, evaluate, evaluate_pairs
 from hilum.judge.suspects import suspects_text, write_suspects
 from hilum.judge.trained import read_trained
 from hilum.labels import LabelScheme, scheme_from
+from hilum.pages.evaluation import evaluation_report
+from hilum.pages.run import run_report
 from hilum.progress import SILENT, Progress, clock
-from hilum.results.report import evaluation_report, run_report
 from hilum.scans import read_labels, read_scan
 from hilum.volume import Volume
 

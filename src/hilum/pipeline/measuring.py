@@ -22,9 +22,9 @@ from hilum.errors import HilumError, InputError, OutputError, UsageError
 from hilum.files import read_json, write_json
 from hilum.judge.pairing import find_label_maps
 from hilum.labels import LabelScheme, scheme_from
+from hilum.pages.case import case_report
 from hilum.progress import SILENT, Progress
 from hilum.results.measure import measure, write_measurements, write_summary
-from hilum.results.report import case_report
 from hilum.scans import ScanRef, find_scans, read_labels, read_scan
 from hilum.volume import require_same_grid
 

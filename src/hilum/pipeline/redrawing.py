@@ -11,7 +11,7 @@ from pathlib import Path
 from hilum.errors import InputError
 from hilum.files import read_json
 from hilum.labels import scheme_from
-from hilum.results.report import case_report
+from hilum.pages.case import case_report
 from hilum.scans import read_labels, read_scan
 
 

@@ -183,8 +183,8 @@ class _Run:
         return scan, prediction
 
     def finish(self, ref: ScanRef, computed: tuple[Volume, Prediction]) -> dict[str, Any]:
+        from hilum.pages.case import case_report
         from hilum.results.measure import measure, write_measurements
-        from hilum.results.report import case_report
 
         scan, prediction = computed
         model, folder = self.predictor.model, self.folder(ref)

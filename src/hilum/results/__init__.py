@@ -1,1 +1,1 @@
-"""LABELS -> NUMBERS AND PAGES: measurements, pictures, charts and the HTML that holds them."""
+"""LABELS -> NUMBERS: what a label map measures, organ by organ and lesion by lesion."""

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from hilum.labels import LabelScheme
-from hilum.results.slices import LETTERS, Box, Plane, View, body_box, grey, label_box, views
+from hilum.pages.slices import LETTERS, Box, Plane, View, body_box, grey, label_box, views
 from hilum.volume import Volume, require_same_grid
 
 AGREED, MISSED, INVENTED, SWAPPED = "#009E73", "#F0E442", "#CC79A7", "#0072B2"

@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hilum.results.charts import Bar
-from hilum.results.strings import DASH, metric_name, region_name, score
+from hilum.pages.charts import Bar
+from hilum.pages.strings import DASH, metric_name, region_name, score
 
 Scores = Mapping[str, Mapping[str, Any]]
 

@@ -1,0 +1,44 @@
+"""``hilum segment``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hilum.cli.words import add_verb, answered, progress_of
+
+
+def segment(options: argparse.Namespace) -> int:
+    """Label scans with a model."""
+    from hilum.pipeline import segment as run
+
+    answer = run(
+        options.scans,
+        options.model,
+        Path(options.out),
+        device=options.device,
+        mirror=True if options.mirror else None,
+        probabilities=options.probabilities,
+        overwrite=options.overwrite,
+        series=options.series,
+        resample_tilt=options.resample_tilt,
+        progress=progress_of(options),
+    )
+    text = answer.text()
+    return answered(options, answer.to_json(), text, answer.exit_code)
+
+
+def segment_words(verbs: Any) -> None:
+    """Words of ``hilum segment``."""
+    text = "label scans with a model: labels, measurements and a report for each, on the scan's own grid"
+    words = add_verb(verbs, "segment", segment, text, "hilum segment ct.nii.gz dicom_folder --model demo --out results")
+    words.add_argument("scans", nargs="+", metavar="SCAN", help="NIfTI, NRRD, MHA, DICOM folder or zip, or a glob")
+    words.add_argument("--model", required=True, metavar="MODEL", help="a model folder, or a name of hilum model list")
+    words.add_argument("--out", required=True, metavar="DIR", help="results folder; finished cases are not done again")
+    words.add_argument("--device", default="auto", metavar="cpu|cuda|auto", help="default: a GPU if there is one")
+    words.add_argument("--mirror", action="store_true", help="average over mirrored copies (slower, a little better)")
+    words.add_argument("--probabilities", action="store_true", help="also write each class's probability (0..255)")
+    words.add_argument("--series", metavar="UID", help="which DICOM series, where a folder holds several")
+    words.add_argument("--resample-tilt", action="store_true", help="straighten a scan taken with a tilted gantry")
+    words.add_argument("--overwrite", action="store_true", help="replace results of another model or input")

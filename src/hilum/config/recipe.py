@@ -1,0 +1,124 @@
+"""What a recipe may say: one frozen dataclass a section, defaults included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hilum.errors import RecipeError
+from hilum.labels import SCHEMES, LabelScheme, scheme_from
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which cases. ``dataset`` is a file name in ``hilum/datasets`` (or a dotted name of one's own).
+
+    ``stratify`` makes folds even in the volume of lesions, from cases without to the largest; otherwise chance does.
+    """
+
+    dataset: str = ""
+    path: str = ""
+    folds: int = 5
+    stratify: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What the plan must respect; zeros and empty lists mean "decide from the data"."""
+
+    dims: Literal[2, 3] = 3
+    spacing_mm: tuple[float, ...] = ()
+    patch: tuple[int, ...] = ()
+    batch: int = 0
+    memory_gb: float = 8.0
+    base_features: int = 32
+    max_features: int = 320
+    normalisation: Literal["ct", "zscore", "window"] = "ct"
+    window_hu: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """A file name in ``hilum/networks`` and what it takes besides the plan."""
+
+    name: str = "plain_unet"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PatchOptions:
+    """How patches are drawn and augmented."""
+
+    foreground: float = 0.33
+    augment: str = "default"
+    augment_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The loop. The run ends at ``steps`` or, where a budget is given, when the budget is spent.
+
+    ``momentum`` is SGD's Nesterov momentum or Adam's beta1; below 0 it is the optimiser's usual one (0.99 and 0.9).
+    """
+
+    steps: int = 250_000
+    epoch_steps: int = 250
+    budget: str = ""
+    optimizer: str = "sgd"
+    learning_rate: float = 0.01
+    weight_decay: float = 3e-5
+    momentum: float = -1.0
+    schedule: str = "poly"
+    warmup_steps: int = 0
+    loss: str = "dice_ce"
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    deep_supervision: bool = True
+    ema: float = 0.0
+    clip_norm: float = 12.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    checkpoint_minutes: float = 5.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How scans are segmented with the trained model."""
+
+    overlap: float = 0.5
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run, whole.
+
+    ``labels`` is a scheme's name or its table, or "" for what the data set itself says; ``postprocess`` a list of
+    ``{step = name, ...}`` in order.
+    """
+
+    name: str = "own"
+    description: str = ""
+    labels: Any = ""
+    data: DataOptions = DataOptions()
+    prepare: PrepareOptions = PrepareOptions()
+    network: NetworkOptions = NetworkOptions()
+    patches: PatchOptions = PatchOptions()
+    training: TrainingOptions = TrainingOptions()
+    inference: InferenceOptions = InferenceOptions()
+    postprocess: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """The label scheme that ``labels`` names or describes.
+
+        Raises:
+            RecipeError: it says nothing, and no data set has filled it in (``with_labels``).
+        """
+        if not self.labels:
+            raise RecipeError(
+                f"recipe {self.name!r} does not say what the labels mean, nor do the data",
+                wanted=f"a label scheme: one of {sorted(SCHEMES)}, or a table of your own",
+                fix="add --set labels=lits, or a [labels] table with values = { liver = 1, tumour = 2 }",
+            )
+        return scheme_from(self.labels)

@@ -1,0 +1,1 @@
+"""NUMBERS -> PAGES: pictures, charts and the HTML that holds them. All English text stands in ``strings.py``."""

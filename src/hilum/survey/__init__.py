@@ -1,0 +1,1 @@
+"""SCANS ON DISK -> WHAT THEY HOLD: fetched, verified, explored, selected, sliced."""
