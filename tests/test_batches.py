@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class FakeCase:
     image_DHW: np.ndarray
     labels_DHW: np.ndarray
     locations: dict[int, np.ndarray]
+    lesions: dict[int, tuple[np.ndarray, ...]] = field(default_factory=dict)
+    counts: tuple[int, ...] = ()
 
 
 class FakeStore:

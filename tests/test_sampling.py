@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hilum.components import components_of
 from hilum.errors import DatasetError, RecipeError
 from hilum.patches.sampling import Place, Sampler, centred, cut, is_foreground
 
@@ -19,10 +20,16 @@ class FakeCase:
     image_DHW: np.ndarray
     labels_DHW: np.ndarray
     locations: dict[int, np.ndarray] = field(init=False)
+    lesions: dict[int, tuple[np.ndarray, ...]] = field(init=False)
+    counts: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         present = np.unique(self.labels_DHW)
         self.locations = {int(k): np.argwhere(self.labels_DHW == k).astype(np.int32) for k in present if k}
+        self.counts = tuple(np.bincount(self.labels_DHW.ravel(), minlength=4))
+        numbered, count = components_of(self.labels_DHW == 3)
+        lesions = tuple(np.argwhere(numbered == n + 1) for n in range(count))
+        self.lesions = {3: lesions} if lesions else {}
 
 
 class FakeStore:
@@ -111,6 +118,62 @@ def test_patch_larger_than_the_case_is_centred_on_it() -> None:
     place = sampler.place(1, 0, 0)
     assert place.corner[0] == -3 and place.corner[2] == -6 and 0 <= place.corner[1] <= 16
     assert centred(np.array([5, 20, 27]), (20, 24, 28), (25, 8, 40)) == (-3, 16, -6)
+
+
+class LesionStore(FakeStore):
+    """Case "big" has an organ (1), a lesion (3) of 216 voxels and one of 1; "small" an organ and a lesion of 8."""
+
+    def __init__(self) -> None:
+        self.cases = {}
+        for name in ("big", "small", "none"):
+            labels = np.zeros((20, 24, 28), np.uint8)
+            labels[2:18, 2:22, 2:26] = 1
+            if name == "big":
+                labels[3:9, 3:9, 3:9], labels[15, 20, 24] = 3, 3
+            if name == "small":
+                labels[9:11, 9:11, 9:11] = 3
+            self.cases[name] = FakeCase(np.zeros(labels.shape, np.int16), labels)
+
+
+def centres_in_lesions(by: str, cases: str, steps: int = 600) -> Counter[str]:
+    """How often a patch of one voxel is centred on each lesion."""
+    store = LesionStore()
+    sampler = Sampler(store, ("big", "small", "none"), (1, 1, 1), 1.0, seed=2, by=by, cases=cases)  # type: ignore[arg-type]
+    found: Counter[str] = Counter()
+    for step in range(steps):
+        place = sampler.place(1, step, 0)
+        assert store.case(place.name).labels_DHW[place.corner] == place.class_index
+        if place.class_index == 3:
+            in_big = "large" if place.corner[0] < 12 else "tiny"
+            found[in_big if place.name == "big" else "small"] += 1
+    return found
+
+
+def test_by_lesion_each_lesion_of_a_case_comes_equally_often_whatever_its_size() -> None:
+    by_class, by_lesion = centres_in_lesions("class", "uniform"), centres_in_lesions("lesion", "uniform")
+    assert by_class["large"] > 0.9 * (by_class["large"] + by_class["tiny"])  # 216 voxels against 1
+    assert by_lesion["large"] / (by_lesion["large"] + by_lesion["tiny"]) == pytest.approx(0.5, abs=0.12)
+
+
+def test_by_lesion_and_presence_each_lesion_of_the_set_comes_equally_often() -> None:
+    found = centres_in_lesions("lesion", "presence")
+    assert sum(found.values()) / 600 == pytest.approx(0.5, abs=0.06)  # two classes, drawn before the case
+    for name in ("large", "tiny", "small"):
+        assert found[name] / sum(found.values()) == pytest.approx(1 / 3, abs=0.08), name
+
+
+def test_presence_draws_what_is_rare_as_often_as_what_is_common() -> None:
+    uniform, presence = centres_in_lesions("class", "uniform"), centres_in_lesions("class", "presence")
+    assert sum(uniform.values()) / 600 == pytest.approx(1 / 3, abs=0.06)  # a third of the cases has none
+    assert sum(presence.values()) / 600 == pytest.approx(1 / 2, abs=0.06)
+
+
+def test_by_voxel_classes_come_as_often_as_their_voxels() -> None:
+    store = LesionStore()
+    for cases in ("uniform", "presence"):
+        found = sum(centres_in_lesions("voxel", cases).values()) / 600
+        shares = [store.case(n).counts[3] / sum(store.case(n).counts[1:]) for n in ("big", "small", "none")]
+        assert found == pytest.approx(sum(shares) / 3, abs=0.03)
 
 
 @given(

@@ -85,6 +85,19 @@ def test_what_is_in_it(tmp_path: Path, cases: list[CaseRef]) -> None:
         assert (case.labels_DHW[tuple(places.T)] == index).all()
 
 
+def test_lesions_are_kept_one_by_one(tmp_path: Path) -> None:
+    case = write_case(tmp_path, "one")
+    assert case.labels is not None
+    labels = np.zeros((30, 32, 34), np.uint8)
+    labels[3:27, 4:28, 5:30], labels[8:18, 8:18, 8:18], labels[22:24, 22:24, 22:24] = 3, 9, 9
+    write_labels(case.labels, Volume(labels, np.diag([-1.0, 1.0, 1.0, 1.0])))
+    prepared = build_store(tmp_path / "store", [case], replace(PLAN, spacing_mm=(1.0, 1.0, 1.0)), LITS).case("one")
+    assert list(prepared.lesions) == [2]  # the liver is no lesion
+    assert sorted(len(voxels) for voxels in prepared.lesions[2]) == [8, 256]
+    for voxels in prepared.lesions[2]:
+        assert (prepared.labels_DHW[tuple(voxels.T)] == 2).all() and np.ptp(voxels, axis=0).max() < 10
+
+
 def test_locations_are_a_seeded_sample(tmp_path: Path) -> None:
     case = write_case(tmp_path, "one")
     plan = replace(PLAN, spacing_mm=(1.0, 1.0, 1.0))
@@ -127,7 +140,7 @@ def test_what_makes_a_case_stale(tmp_path: Path, cases: list[CaseRef], prepared:
     assert sorted(prepared) == sorted(stale)
     for name in again.names:
         assert again.case(name).image_DHW.shape == again.case(name).grid.shape
-    assert len(list(folder.glob("*.npy"))) == 9 and len(list(folder.glob("*.json"))) == 4  # nothing old is left
+    assert len(list(folder.glob("*.npy"))) == 12 and len(list(folder.glob("*.json"))) == 4  # nothing old is left
 
 
 def test_a_damaged_or_replaced_case_is_not_read(tmp_path: Path, cases: list[CaseRef]) -> None:
@@ -215,4 +228,4 @@ def test_several_processes_at_once(tmp_path: Path, cases: list[CaseRef]) -> None
     for name in names[0]:
         ours, theirs = open_store(tmp_path / "store").case(name), alone.case(name)
         assert np.array_equal(ours.image_DHW, theirs.image_DHW) and np.array_equal(ours.labels_DHW, theirs.labels_DHW)
-    assert len(list((tmp_path / "store").glob("*.npy"))) == 9
+    assert len(list((tmp_path / "store").glob("*.npy"))) == 12

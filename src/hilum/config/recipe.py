@@ -48,9 +48,16 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class PatchOptions:
-    """How patches are drawn and augmented."""
+    """How patches are drawn (``patches.sampling.Sampler``) and augmented.
+
+    ``foreground`` is the share of patches centred on a labelled voxel, which ``sampling`` chooses: of a class drawn
+    evenly, of all labelled voxels, or of a lesion drawn evenly whatever its size. ``cases = "presence"`` draws the
+    class before the case.
+    """
 
     foreground: float = 0.33
+    sampling: Literal["class", "voxel", "lesion"] = "class"
+    cases: Literal["uniform", "presence"] = "uniform"
     augment: str = "default"
     augment_options: dict[str, Any] = field(default_factory=dict)
 

@@ -95,7 +95,9 @@ class Batches:
         augmented: bool = True,
         prefetch: int = 3,
     ):
-        self.sampler = Sampler(store, names, plan.patch, options.foreground, seed, lesion_weights(scheme))
+        self.sampler = Sampler(
+            store, names, plan.patch, options.foreground, seed, lesion_weights(scheme), options.sampling, options.cases
+        )
         settings = settings_from(options.augment, options.augment_options)
         self.settings = settings if augmented else PRESETS["none"]
         self.plan, self.device, self.seed, self.prefetch = plan, torch.device(device), seed, prefetch

@@ -9,16 +9,18 @@ have drawn, in whatever order or thread they are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from hilum.errors import DatasetError, RecipeError
 
 Shape3 = tuple[int, int, int]
+By = Literal["class", "voxel", "lesion"]
+Cases = Literal["uniform", "presence"]
 
 AIR_HU = -1024  # what lies outside a scan
 CASES_OPEN = 64  # opening a case reads its locations, 0.4 MB; its voxels stay on the disk
@@ -41,6 +43,16 @@ class PreparedCaseLike(Protocol):
     @property
     def locations(self) -> Mapping[int, np.ndarray]:
         """Class index to (N, 3) voxels of that class, a sample."""
+        ...
+
+    @property
+    def lesions(self) -> Mapping[int, Sequence[np.ndarray]]:
+        """Class index to the voxels (N, 3) of each lesion of that class, a sample of each."""
+        ...
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """Voxels of each class index, background first."""
         ...
 
 
@@ -77,8 +89,14 @@ class Draw:
 class Sampler:
     """Draws places.
 
-    The case is drawn uniformly. A foreground item is centred on a voxel of a class drawn from those that the case has;
-    any other lies anywhere. No patch leaves a case that can hold it, as no tile does in inference.
+    A foreground item is centred on a voxel of a class, any other lies anywhere in a case drawn uniformly. No patch
+    leaves a case that can hold it, as no tile does in inference. For a foreground item
+
+    * ``cases = "uniform"`` draws the case first, then a class from those that it has; "presence" draws the class first,
+      from all that the cases have, then a case that has it: what is rare is seen as often as what is common.
+    * ``by = "class"`` draws from all voxels of the class; "voxel" draws classes in proportion to their voxels; "lesion"
+      draws one of the case's lesions, whatever its size, then a voxel of it (with "presence": one of all cases'
+      lesions). Classes that are no lesions are drawn as by "class".
 
     Args:
         store: prepared cases.
@@ -87,6 +105,8 @@ class Sampler:
         foreground: share of foreground items, 0 to 1 (see ``is_foreground``).
         seed: of the run.
         weights: class index to how often it is chosen relative to others of its case; classes not listed count 1.
+        by: "class", "voxel" or "lesion".
+        cases: "uniform" or "presence".
 
     Raises:
         DatasetError: no cases.
@@ -101,6 +121,8 @@ class Sampler:
         foreground: float,
         seed: int,
         weights: Mapping[int, float] | None = None,
+        by: By = "class",
+        cases: Cases = "uniform",
     ):
         if not names:
             raise DatasetError("no cases to draw patches from", wanted="at least one training case")
@@ -108,6 +130,9 @@ class Sampler:
         self.names, self.patch = tuple(names), patch
         self.case = lru_cache(CASES_OPEN)(store.case)
         self.foreground, self.seed, self.weights = foreground, seed, dict(weights or {})
+        self.by = by
+        self.holders = self._holders() if cases == "presence" else {}
+        self.sizes = _sizes(map(self.case, self.names)) if self.holders and by == "voxel" else {}
 
     def draw(self, batch: int, step: int) -> Draw:
         """The places of the batch at this step: the same whenever it is asked."""
@@ -118,18 +143,55 @@ class Sampler:
         rng = random_numbers(self.seed, step, item, STREAM)
         name = self.names[int(rng.integers(len(self.names)))]
         wanted = is_foreground(self.foreground, batch, item, float(rng.random()))
+        index = 0
+        if wanted and self.holders:
+            index = self._class(rng, sorted(self.holders), self.sizes)
+            name = self.holders[index][int(rng.integers(len(self.holders[index])))]
         case = self.case(name)
-        shape = case.image_DHW.shape
-        present = [index for index in sorted(case.locations) if index > 0 and len(case.locations[index])]
-        if not wanted or not present:
-            room = [n - p for n, p in zip(shape, self.patch, strict=True)]
-            corner = [int(rng.integers(r + 1)) if r >= 0 else r // 2 for r in room]
-            return Place(name, (corner[0], corner[1], corner[2]))
-        shares = np.array([self.weights.get(index, 1.0) for index in present])
-        index = present[int(rng.choice(len(present), p=shares / shares.sum()))]
-        voxels = case.locations[index]
+        if wanted and not self.holders:
+            index = self._class(rng, _present(case), _sizes([case]) if self.by == "voxel" else {})
+        if not index:
+            return Place(name, anywhere(rng, case.image_DHW.shape, self.patch))
+        lesions = case.lesions.get(index, ()) if self.by == "lesion" else ()
+        voxels = lesions[int(rng.integers(len(lesions)))] if lesions else case.locations[index]
         voxel = voxels[int(rng.integers(len(voxels)))]
-        return Place(name, centred(voxel, shape, self.patch), index)
+        return Place(name, centred(voxel, case.image_DHW.shape, self.patch), index)
+
+    def _class(self, rng: np.random.Generator, present: Sequence[int], sizes: Mapping[int, float]) -> int:
+        """A class of those present, 0 if there is none."""
+        if not present:
+            return 0
+        shares = np.array([self.weights.get(index, 1.0) * sizes.get(index, 1.0) for index in present])
+        return present[int(rng.choice(len(present), p=shares / shares.sum()))]
+
+    def _holders(self) -> dict[int, list[str]]:
+        """By class the cases that have it; by lesion a case stands there once for each of them."""
+        found: dict[int, list[str]] = {}
+        for name in self.names:
+            case = self.case(name)
+            for index in _present(case):
+                lesions = len(case.lesions.get(index, ())) if self.by == "lesion" else 0
+                found.setdefault(index, []).extend([name] * max(1, lesions))
+        return found
+
+
+def _present(case: PreparedCaseLike) -> list[int]:
+    return [index for index in sorted(case.locations) if index > 0 and len(case.locations[index])]
+
+
+def _sizes(cases: Iterable[PreparedCaseLike]) -> dict[int, float]:
+    """Voxels of each class."""
+    sums: dict[int, float] = {}
+    for case in cases:
+        for index, count in enumerate(case.counts):
+            sums[index] = sums.get(index, 0.0) + count
+    return sums
+
+
+def anywhere(rng: np.random.Generator, shape: Sequence[int], patch: Shape3) -> Shape3:
+    """The corner of a patch that lies anywhere inside; centred where the case is smaller."""
+    z, y, x = (int(rng.integers(n - p + 1)) if n >= p else (n - p) // 2 for n, p in zip(shape, patch, strict=True))
+    return z, y, x
 
 
 def check_foreground(share: float) -> None:

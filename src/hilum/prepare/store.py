@@ -8,6 +8,7 @@ nothing.
     FOLDER/CASE.<key>.image.npy                (D, H, W) int16 HU
     FOLDER/CASE.<key>.labels.npy               (D, H, W) uint8 class *index* (0 background, then the scheme's order)
     FOLDER/CASE.<key>.locations.npy            (N, 4) int32: class, z, y, x of up to 10 000 voxels a class
+    FOLDER/CASE.<key>.lesions.npy              (N, 5) int32: class, lesion, z, y, x of up to 256 voxels a lesion
 
 The key is the sha256 of format, the plan's share in preparing (dims, spacing, separate_z), scheme, and the input files'
 paths, sizes and times: whatever changes there makes the case stale, and it alone is prepared again; another patch or
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hilum.components import components_of, nonzero_box
 from hilum.errors import DatasetError, InputError, OutputError, UsageError
 from hilum.files import read_json, write_json, written
 from hilum.labels import LabelScheme, count_labels, scheme_from
@@ -42,10 +44,11 @@ from hilum.volume import Grid
 if TYPE_CHECKING:
     from hilum.datasets import CaseRef
 
-FORMAT = 1
+FORMAT = 2
 LOCATIONS = 10_000
+OF_A_LESION = 256
 _DAY_S = 86_400
-_PARTS = ("image", "labels", "locations")
+_PARTS = ("image", "labels", "locations", "lesions")
 _BAD_NAME = frozenset('/\\:*?"<>|\0')
 
 
@@ -59,6 +62,8 @@ class PreparedCase:
         labels_DHW: uint8 class index, memory-mapped, read-only.
         grid: where both lie.
         locations: for each class above 0 that occurs, (N, 3) int32 voxel indices, a seeded sample of at most 10 000.
+        lesions: for each class of lesions that occurs, the voxels (N, 3) int32 of each of them (26-connected), a seeded
+            sample of at most 256: the smallest has its place beside the largest.
         counts: voxels of each class index, background first.
     """
 
@@ -67,6 +72,7 @@ class PreparedCase:
     labels_DHW: np.ndarray
     grid: Grid
     locations: dict[int, np.ndarray]
+    lesions: dict[int, tuple[np.ndarray, ...]]
     counts: tuple[int, ...]
 
 
@@ -102,7 +108,7 @@ class Store:
                 where=self.folder / f"{name}.json",
                 fix="give each plan a folder of its own",
             )
-        image, labels, places = (self._array(table, part) for part in _PARTS)
+        image, labels, places, lesions = (self._array(table, part) for part in _PARTS)
         classes = np.unique(places[:, 0])
         return PreparedCase(
             name=name,
@@ -110,6 +116,7 @@ class Store:
             labels_DHW=labels,
             grid=Grid(image.shape, np.array(table["affine"])),
             locations={int(k): np.array(places[places[:, 0] == k, 1:]) for k in classes},
+            lesions={int(k): _one_by_one(lesions[lesions[:, 0] == k, 1:]) for k in np.unique(lesions[:, 0])},
             counts=tuple(table["counts"]),
         )
 
@@ -199,7 +206,8 @@ def _prepare(folder: Path, case: CaseRef, key: str, plan: Plan, scheme: LabelSch
     # the grids may differ by a rounded header; the label map is taken as lying on the scan's
     classes = scheme.class_lookup()[prepare_labels(labels.on(scan.grid, labels.array), prepared, plan, threads=threads)]
     counts = count_labels(classes)[: scheme.class_count]
-    arrays = dict(zip(_PARTS, (prepared.image_DHW, classes, _locations(classes, counts, case.name)), strict=True))
+    places = _locations(classes, counts, case.name), _lesions(classes, scheme, case.name)
+    arrays = dict(zip(_PARTS, (prepared.image_DHW, classes, *places), strict=True))
     files = {part: _save(folder / f"{case.name}.{key[:12]}.{part}.npy", array) for part, array in arrays.items()}
     write_json(
         folder / f"{case.name}.json",
@@ -226,6 +234,32 @@ def _locations(classes: np.ndarray, counts: np.ndarray, name: str) -> np.ndarray
         zyx = np.unravel_index(places, classes.shape)
         found.append(np.stack([np.full(len(places), index), *zyx], axis=1).astype(np.int32))
     return np.concatenate(found)
+
+
+def _lesions(classes: np.ndarray, scheme: LabelScheme, name: str) -> np.ndarray:
+    """(N, 5): class, number from 0, and voxels of every lesion."""
+    generator = generator_for(name)
+    found = [np.empty((0, 5), np.int32)]
+    for index in (k for k, label in enumerate(scheme.labels, 1) if label.is_lesion):
+        box = nonzero_box(classes == index)
+        if box is None:
+            continue
+        numbered, count = components_of(classes[box] == index)
+        voxels = np.argwhere(numbered)
+        of = numbered[tuple(voxels.T)]
+        voxels += [side.start for side in box]
+        for lesion in range(count):
+            mine = voxels[of == lesion + 1]
+            if len(mine) > OF_A_LESION:
+                mine = mine[np.sort(generator.choice(len(mine), OF_A_LESION, replace=False))]
+            head = np.tile([index, lesion], (len(mine), 1))
+            found.append(np.hstack([head, mine]).astype(np.int32))
+    return np.concatenate(found)
+
+
+def _one_by_one(lesions: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(N, 4) of lesion, z, y, x as (N, 3) a lesion."""
+    return tuple(np.array(lesions[lesions[:, 0] == n, 1:]) for n in np.unique(lesions[:, 0]))
 
 
 def _save(file: Path, array: np.ndarray) -> dict[str, Any]:
