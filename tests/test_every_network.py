@@ -163,6 +163,17 @@ class TestEveryNetwork:
             with pytest.raises(RecipeError, match=said):
                 networks.check_patch(name, options(name, dims), bad)
 
+    def test_any_planned_patch_is_made_to_fit(self, name: str, dims: int) -> None:
+        good = patch(name, dims)
+        assert networks.fitting_patch(name, options(name, dims), good) == good
+        for wish in ((80, 72, 94), (33, 150, 61)):
+            odd = wish if dims == 3 else (1, *wish[1:])
+            fits = networks.fitting_patch(name, options(name, dims), odd)
+            networks.check_patch(name, options(name, dims), fits)
+            assert all(n <= max(m, 64) for n, m in zip(fits, odd, strict=True)) and (dims == 3 or fits[0] == 1)
+        with pytest.raises(RecipeError, match="depth_of_thought"):
+            networks.fitting_patch(name, options(name, dims) | {"depth_of_thought": 3}, good)
+
     def test_unknown_options_are_refused_and_the_known_listed(self, name: str, dims: int) -> None:
         known = sorted(OWN[name])[0] if OWN[name] else "features"
         for refuse in (

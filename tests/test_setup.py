@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from hilum.config import recipe_from, to_table
+from hilum.datasets import open_dataset
 from hilum.errors import RecipeError
 from hilum.labels import SCHEMES
-from hilum.training.setup import check_same_run
+from hilum.phantom import write_set
+from hilum.progress import SILENT
+from hilum.training.setup import check_same_run, set_up
 
 
 def table(**sections: Any) -> dict[str, Any]:
@@ -34,3 +37,14 @@ def test_a_scheme_s_name_and_its_table_are_the_same_labels() -> None:
 def test_what_differs_is_told(now: dict[str, Any], fold: int | str, sentence: str) -> None:
     with pytest.raises(RecipeError, match=sentence):
         check_same_run(now, fold, {"recipe": table(), "fold": "0"}, Path("run"))
+
+
+def test_the_planned_patch_fits_a_network_with_a_topology_of_its_own(tmp_path: Path) -> None:
+    write_set(tmp_path / "data", 2, 0, small=True, workers=1)
+    dataset = open_dataset("phantom", tmp_path / "data")
+    for name, edge in (("plain_unet", 8), ("vnet", 16)):
+        wishes = {"spacing_mm": [4.0, 4.0, 4.0], "memory_gb": 1.0}
+        given = {"name": "x", "labels": "kits", "prepare": wishes, "network": {"name": name}, "data": {"folds": 2}}
+        setup = set_up(recipe_from(given), dataset, tmp_path / "run", 0, 1, SILENT)  # the same folder: planned again
+        assert all(n % edge == 0 for n in setup.plan.patch), (name, setup.plan.patch)
+        setup.spec.build()

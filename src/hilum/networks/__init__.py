@@ -38,6 +38,7 @@ __all__ = [
     "check_patch",
     "describe",
     "dims_of",
+    "fitting_patch",
     "names",
     "overview",
     "plan_options",
@@ -117,6 +118,30 @@ def check_patch(name: str, options: Mapping[str, Any], patch: Sequence[int]) -> 
     if len(patch) == 3 and patch[0] == 1:
         _check_dims(name, module, 2)
     module.check_patch(options, patch)
+
+
+def fitting_patch(name: str, options: Mapping[str, Any], patch: Sequence[int]) -> tuple[int, int, int]:
+    """The patch itself if the network can halve it, else the largest below it whose edges share a power of two.
+
+    Args:
+        name, options, patch: as for ``check_patch``. An edge below that power of two becomes it; D = 1 stays.
+
+    Raises:
+        RecipeError: no power of two up to 128 helps; it says what the network wants.
+    """
+    z, y, x = patch
+    try:
+        check_patch(name, options, patch)
+        return z, y, x
+    except RecipeError as error:
+        for edge in (2, 4, 8, 16, 32, 64, 128):
+            z, y, x = (n if n == 1 else max(edge, n // edge * edge) for n in patch)
+            try:
+                check_patch(name, options, (z, y, x))
+                return z, y, x
+            except RecipeError:
+                continue
+        raise error
 
 
 def dims_of(name: str) -> tuple[int, ...]:

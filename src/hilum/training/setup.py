@@ -7,7 +7,7 @@ Comes in: a recipe, a data set, a run's folder, a fold. Goes out: a ``RunSetup``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,11 @@ def check_recipe(recipe: Recipe) -> None:
     check_overlap(recipe.inference.overlap)
     postprocess.check(recipe.postprocess, recipe.scheme)
     networks.check_name(recipe.network.name)
+    if recipe.network.head != "labels":
+        raise RecipeError(
+            f"network.head = {recipe.network.head!r}",
+            wanted="'labels': only models that come from elsewhere predict regions, none can be trained so yet",
+        )
     check_loss(recipe.training.loss, recipe.training.loss_options, recipe.scheme.class_count)
     check_options(recipe.training)
     settings_from(recipe.patches.augment, recipe.patches.augment_options)
@@ -121,10 +126,14 @@ def network_spec(recipe: Recipe, plan: Plan, scheme: LabelScheme) -> NetworkSpec
     Raises:
         RecipeError: options or a patch that make no network.
     """
-    planned = networks.plan_options(plan) | {"deep_supervision": recipe.training.deep_supervision}
-    spec = NetworkSpec(recipe.network.name, planned | recipe.network.options, 1, scheme.class_count, plan.dims)
+    spec = NetworkSpec(recipe.network.name, _network_options(recipe, plan), 1, scheme.class_count, plan.dims)
     networks.check_patch(spec.name, spec.options, plan.patch)
     return spec
+
+
+def _network_options(recipe: Recipe, plan: Plan) -> dict[str, Any]:
+    planned = networks.plan_options(plan) | {"deep_supervision": recipe.training.deep_supervision}
+    return planned | recipe.network.options
 
 
 def check_same_run(recipe: Mapping[str, Any], fold: int | str, facts: Mapping[str, Any], where: Path) -> None:
@@ -174,6 +183,7 @@ def _plan(
         "files": [files_key(case) for case in cases],
         "labels": scheme.to_json(),
         "prepare": to_table(recipe)["prepare"],
+        "network": to_table(recipe)["network"],
     }
     plan_file, facts_file = out / "plan.json", out / "fingerprint.json"
     if plan_file.is_file() and facts_file.is_file():
@@ -182,6 +192,9 @@ def _plan(
             return Plan.from_json(read_json(plan_file))
     facts = fingerprint(cases, scheme, workers or 0, progress)
     plan = make_plan(facts, recipe.prepare, scheme)
+    if not recipe.prepare.patch:  # networks with a topology of their own may need other edges than the planned one
+        options = _network_options(recipe, plan)
+        plan = replace(plan, patch=networks.fitting_patch(recipe.network.name, options, plan.patch))
     write_json(plan_file, plan.to_json())
     write_json(facts_file, plain({"asked": asked, **facts.to_json()}))
     return plan
