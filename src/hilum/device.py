@@ -6,8 +6,6 @@ no networks and sets nothing up when it is imported.
 
 from __future__ import annotations
 
-import math
-import os
 import platform
 import random
 import sys
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hilum.cores import cpu_count
 from hilum.errors import UsageError
 
 # the instructions without which bf16 on a CPU is emulated and slower than fp32
@@ -82,17 +81,6 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
     return bool(_BF16_FLAGS & set(flags.partition(":")[2].split()))
-
-
-def cpu_count(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """How many processors this process may use: its affinity mask, and a container's quota where there is one."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        share, period = quota.read_text(encoding="ascii").split()
-        allowed = min(allowed, math.ceil(int(share) / int(period)))
-    except (OSError, ValueError):  # no container, or "max": no limit
-        pass
-    return max(1, allowed)
 
 
 def use_threads(count: int = 0) -> int:

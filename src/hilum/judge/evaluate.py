@@ -6,7 +6,6 @@ A case that cannot be scored is recorded under "failures" and the others go on. 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hilum.cores import cpu_count
 from hilum.errors import DatasetError, HilumError, UsageError
 from hilum.files import write_json, write_text
 from hilum.judge.audit import resampled
@@ -175,8 +175,8 @@ def _score_all(
     progress: Progress,
 ) -> tuple[dict[str, CaseScore], dict[str, str]]:
     """Threads, not processes: array work leaves the interpreter lock, and threads start at once."""
-    count = max(1, min(workers or os.cpu_count() or 1, len(jobs)))
-    spare = max(1, (os.cpu_count() or 1) // count)
+    count = max(1, min(workers or cpu_count(), len(jobs)))
+    spare = max(1, cpu_count() // count)
     options = replace(options, threads=spare)
     scores: dict[str, CaseScore] = {}
     failures: dict[str, str] = {}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hilum.device import cpu_count
+from hilum.cores import cpu_count
 from hilum.errors import HilumError, InputError, OutputError, UsageError
 from hilum.files import read_json, write_json
 from hilum.judge.pairing import find_label_maps

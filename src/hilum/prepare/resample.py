@@ -17,7 +17,6 @@ on two cores shared with others one call took 17 s instead of 0.4 s. The threads
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hilum.cores import cpu_count
 from hilum.labels import count_labels
 
 Shape = tuple[int, int, int]
@@ -318,7 +318,7 @@ def _span(hit: Any) -> slice:
 
 
 def _spread(work: Callable[[_Block], None], blocks: list[_Block], threads: int) -> None:
-    threads = min(threads or os.cpu_count() or 1, len(blocks))
+    threads = min(threads or cpu_count(), len(blocks))
     if threads == 1:
         for block in blocks:
             work(block)

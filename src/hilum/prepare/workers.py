@@ -8,12 +8,12 @@ two busy cores). Knows nothing of what the work is.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
+from hilum.cores import cpu_count
 from hilum.errors import DatasetError, InputError
 from hilum.progress import Progress
 
@@ -108,4 +108,4 @@ def check_cases(cases: Sequence[CaseRef]) -> None:
 def worker_count(workers: int, cases: int) -> int:
     """How many cases to work on at once; a case takes up to 1 GB, so that the default stops at 8."""
     assert workers >= 0, workers
-    return max(1, min(workers or min(os.cpu_count() or 1, 8), cases))
+    return max(1, min(workers or min(cpu_count(), 8), cases))

@@ -24,11 +24,12 @@ from typing import BinaryIO
 from pydicom.config import IGNORE
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+from hilum.cores import cpu_count
 from hilum.errors import GeometryError, ScanError
 from hilum.scans.dicom_headers import Head, Header, read_head
 from hilum.scans.finding import natural_key
 
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, cpu_count())
 _AT_ONCE = 16  # headers a thread reads in one go: handing over single ones costs more than reading them
 _CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "2.1", "2.2"))  # CT, enhanced, converted
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture image storage: dose pages, screen shots
