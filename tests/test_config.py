@@ -109,3 +109,10 @@ def test_a_recipe_without_labels_takes_the_data_set_s_own_or_asks() -> None:
         recipe.scheme  # noqa: B018
     assert with_labels(recipe, SCHEMES["lits"]).scheme == SCHEMES["lits"]
     assert with_labels(recipe_from({"labels": "kits"}), SCHEMES["lits"]).scheme == SCHEMES["kits"]
+
+
+def test_a_head_is_labels_or_regions() -> None:
+    assert recipe_from({}).network.head == "labels"
+    assert recipe_from({"network": {"head": "regions"}}).network.head == "regions"
+    with pytest.raises(RecipeError, match=r"network.head = 'sigmoid'"):
+        recipe_from({"network": {"head": "sigmoid"}})

@@ -117,3 +117,48 @@ def test_wrong_shapes_are_programmers_faults():
         exporter.take(torch.zeros((2, 1, 4, 5)))
     with pytest.raises(AssertionError):
         exporter.take(torch.zeros((2, 3, 4, 4)))
+
+
+def regions_at_once(logits_KDHW: torch.Tensor, target: Shape, writers: list[tuple[int, int]]) -> np.ndarray:
+    """The straightforward way: interpolate everything, sigmoid, 0.5, write one over the other."""
+    full = functional.interpolate(logits_KDHW[None], size=target, mode="trilinear", align_corners=False)[0]
+    labels = np.zeros(target, np.uint8)
+    for output, value in writers:
+        labels[(full[output].double().sigmoid() > 0.5).numpy()] = value
+    return labels
+
+
+@given(SIZES, SIZES, st.integers(1, 3), st.lists(st.integers(0, 9), max_size=3), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_regions_are_written_one_over_the_other(prepared, target, count, cuts, seed):
+    logits = torch.randn((count, *prepared), generator=torch.Generator().manual_seed(seed)) - 0.5
+    writers = [(k, count - k) for k in range(count)]
+    exporter = LabelExporter(prepared, target, count, writers=writers, probabilities=True)
+    for slab in torch.tensor_split(logits, sorted(min(cut, prepared[0]) for cut in cuts), dim=1):
+        exporter.take(slab)
+    full = functional.interpolate(logits[None], size=target, mode="trilinear", align_corners=False)[0]
+    clear = full.abs().amin(0).numpy() > 1e-5  # rounding decides at 0
+    assert np.array_equal(exporter.classes_ZYX[clear], regions_at_once(logits, target, writers)[clear])
+    assert exporter.probabilities_KZYX is not None
+    assert np.abs(exporter.probabilities_KZYX / 255 - full.sigmoid().numpy()).max() < 0.003
+
+
+def test_where_no_region_was_asked_for_there_is_none():
+    exporter = LabelExporter((1, 2, 2), (1, 2, 2), 2, writers=[(0, 1), (1, 2)])
+    first, others = exporter.background
+    exporter.take(torch.tensor([first, others])[:, None, None, None].expand(2, 1, 2, 2))
+    assert not exporter.classes_ZYX.any()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_along_one_axis_the_nearest_logits_can_be_taken(axis):
+    logits = torch.randn((3, 4, 5, 6), generator=torch.Generator().manual_seed(axis))
+    target = (7, 8, 9)
+    exporter = LabelExporter((4, 5, 6), target, 3, nearest_axis=axis)
+    exporter.take(logits[:, :3])
+    exporter.take(logits[:, 3:])
+    sharp = list(logits.shape[1:])
+    sharp[axis] = target[axis]
+    picked = functional.interpolate(logits[None], size=sharp, mode="nearest-exact")
+    full = functional.interpolate(picked, size=target, mode="trilinear", align_corners=False)[0]
+    assert np.array_equal(exporter.classes_ZYX, full.argmax(0).numpy())

@@ -89,3 +89,34 @@ def test_label_maps_are_checked_against_their_scheme() -> None:
         check([4, 4, 9, 1], "uint8")
     with pytest.raises(LabelError, match=r"-1 \(1 voxels\), 500"):
         check([-1, 500, 1], "int16")
+
+
+def test_regions_say_which_label_they_write() -> None:
+    assert scheme_from("kits").writers() == ((0, 1), (1, 3), (2, 2))
+    assert scheme_from("lits").writers() == ((0, 1), (1, 2))
+    assert scheme_from("abdomen").writers() == ((0, 1), (1, 2), (2, 3), (3, 4))
+    small_first = {"values": {"organ": 1, "tumour": 2}, "regions": {"tumour": [2], "organ": [1, 2]}}
+    assert scheme_from(small_first).writers() == ((1, 1), (0, 2))
+
+
+def test_what_regions_write_can_be_said_and_travels() -> None:
+    table = scheme_from("kits").to_json()
+    assert "writes" not in table["regions"][0]
+    for region, label in zip(table["regions"], (1, 3, 2), strict=True):
+        region["writes"] = label
+    said = scheme_from(table)
+    assert said.writers() == ((0, 1), (1, 3), (2, 2)) and scheme_from(said.to_json()) == said
+    table["regions"][1]["writes"] = 0
+    with pytest.raises(RecipeError, match="only some regions"):
+        scheme_from(table).writers()
+    table["regions"][1]["writes"] = 9
+    with pytest.raises(RecipeError, match="writes the label 9"):
+        scheme_from(table)
+
+
+def test_regions_that_write_nothing_of_their_own_are_refused() -> None:
+    same = {"values": {"organ": 1, "tumour": 2}, "regions": {"a": [1, 2], "b": [1, 2]}}
+    with pytest.raises(RecipeError, match="no label for itself"):
+        scheme_from(same).writers()
+    with pytest.raises(RecipeError, match=r"labels \[2\] are written by no region"):
+        scheme_from({"values": {"organ": 1, "tumour": 2}, "regions": {"organ": [1]}}).writers()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hilum.config import InferenceOptions
 from hilum.errors import ModelError, RecipeError, UsageError
 from hilum.inference import predict as predict_module
+from hilum.inference.export import SURE
 from hilum.inference.predict import AIR_HU, Predictor, air_below, mirror_axes
-from hilum.inference.slabs import SURE_BACKGROUND
 from hilum.labels import SCHEMES, scheme_from
 from hilum.model import NetworkSpec, load_model, save_model
 from hilum.networks import plan_options
@@ -21,7 +21,7 @@ from hilum.prepare.plan import Normalisation
 from hilum.prepare.preprocess import Case, prepare_scan
 from hilum.volume import Volume
 from test_export import everything_at_once
-from threshold_model import blocks, grid_of, make_plan, scan_of, threshold_model
+from threshold_model import blocks, grid_of, labels_of, make_plan, scan_of, threshold_model
 
 SPACING_MM = (2.0, 1.5, 1.0)
 KITS, ABDOMEN = SCHEMES["kits"], SCHEMES["abdomen"]
@@ -209,7 +209,7 @@ def test_leaving_out_air_changes_no_label(tmp_path):
     with_air, without = (Predictor(model, "cpu", skip_air=skip).predict(case) for skip in (False, True))
     assert with_air.skipped == 0 < without.skipped
     assert np.array_equal(with_air.labels.array, without.labels.array)
-    assert SURE_BACKGROUND[0] > SURE_BACKGROUND[1]
+    assert SURE > 0
 
 
 def test_probabilities(thresholds):
@@ -258,3 +258,27 @@ def test_wrong_use_is_told_before_any_scan_is_read(tmp_path):
         Predictor(model, "abacus")
     with pytest.raises(RecipeError, match="keep_largest"):
         Predictor(threshold_model(tmp_path / "n", postprocess=({"step": "tidy"},)), "cpu")
+
+
+def test_a_network_of_regions_writes_nested_labels(tmp_path):
+    scheme = SCHEMES["kits"]
+    spec = NetworkSpec("own_networks.region_thresholds", {}, 1, 3, 3, "regions")
+    plan = make_plan((8, 12, 16), SPACING_MM)
+    state = {"edges": torch.tensor([0.5, 1.5, 2.5])}
+    save_model(tmp_path / "m", spec, state, plan, scheme)
+    predictor = Predictor(load_model(tmp_path / "m"), "cpu")
+    classes = blocks((9, 20, 30))
+    case = prepare_scan(scan_of(classes, SPACING_MM, "LAS"), plan, "c")
+    made = predictor.predict(case, probabilities=True)
+    expected = labels_of(np.array([0, 1, 3, 2], np.uint8)[classes], SPACING_MM, "LAS")  # over 50, 150 and 250 HU
+    assert np.array_equal(made.labels.array, expected.array)
+    assert list(made.probabilities) == ["kidney_and_mass", "mass", "tumor"]
+    mass = made.probabilities["mass"].array
+    assert (mass > 127).sum() == (classes >= 2).sum() and mass.min() < 40  # sigmoid of -2.5, -0.5, 0.5, 1.5
+
+
+def test_a_head_that_does_not_fit_the_labels_is_refused(tmp_path):
+    plan, scheme = make_plan((8, 12, 16), SPACING_MM), SCHEMES["kits"]
+    spec = NetworkSpec("own_networks.region_thresholds", {}, 1, 4, 3, "regions")
+    with pytest.raises(ModelError, match=r"4 network outputs where scheme 'kits' has 3 regions"):
+        save_model(tmp_path / "m", spec, {"edges": torch.zeros(4)}, plan, scheme)

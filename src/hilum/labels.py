@@ -53,10 +53,17 @@ class Label:
 
 @dataclass(frozen=True)
 class Region:
-    """A union of labels that is scored as one."""
+    """A union of labels that is scored as one.
+
+    Attributes:
+        name: as the challenge calls it.
+        labels: its members.
+        writes: the label that a network of regions writes where it finds this one; 0 leaves it to ``writers``.
+    """
 
     name: str
     labels: tuple[int, ...]
+    writes: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,12 @@ class LabelScheme:
                     f"region {region.name!r} names the labels {unknown or 'none'}",
                     where=f"label scheme {self.name}",
                     wanted=f"labels of {values}",
+                )
+            if region.writes and region.writes not in values:
+                raise RecipeError(
+                    f"region {region.name!r} writes the label {region.writes}",
+                    where=f"label scheme {self.name}",
+                    wanted=f"one of {values}",
                 )
 
     @property
@@ -129,6 +142,40 @@ class LabelScheme:
         raise UsageError(
             f"no region {name!r} in scheme {self.name!r}", wanted=f"one of {[r.name for r in self.regions]}"
         )
+
+    def writers(self) -> tuple[tuple[int, int], ...]:
+        """How the outputs of a network of regions become a label map: pairs (place in ``regions``, label to write).
+
+        In the order in which they are written: later ones overwrite. Where regions say what they write, that is it, in
+        their own order (nnU-Net's ``regions_class_order``). Otherwise larger unions come first, and each writes the one
+        label that no later region holds: KiTS' kidney_and_mass 1, mass 3, tumor 2.
+
+        Raises:
+            RecipeError: only some regions say what they write, or a region's own label cannot be told.
+        """
+        said = [region.writes for region in self.regions]
+        where = f"label scheme {self.name}"
+        if all(said):
+            return tuple(enumerate(said))
+        if any(said):
+            raise RecipeError("only some regions say which label they write", where=where, wanted="all, or none")
+        order = sorted(range(len(said)), key=lambda place: -len(set(self.regions[place].labels)))
+        pairs = []
+        for step, place in enumerate(order):
+            later = {label for other in order[step + 1 :] for label in self.regions[other].labels}
+            own = sorted(set(self.regions[place].labels) - later)
+            if len(own) != 1:
+                raise RecipeError(
+                    f"region {self.regions[place].name!r} has {own or 'no label'} for itself",
+                    where=where,
+                    wanted="regions that each have one label beyond the smaller ones, where a network predicts regions",
+                    fix="name the regions otherwise, or take network.head = 'labels'",
+                )
+            pairs.append((place, own[0]))
+        missing = sorted(set(self.values) - {label for _, label in pairs})
+        if missing:
+            raise RecipeError(f"the labels {missing} are written by no region", where=where, wanted="one region each")
+        return tuple(pairs)
 
     def class_lookup(self) -> np.ndarray:
         """(256,) uint8: label value to class index (0 background, then ascending); unknown values become 0."""
@@ -176,7 +223,11 @@ class LabelScheme:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and strings, for model folders and recipes."""
-        return asdict(self)
+        table = asdict(self)
+        for region in table["regions"]:
+            if not region["writes"]:
+                del region["writes"]
+        return table
 
 
 def count_labels(array: np.ndarray) -> np.ndarray:
@@ -221,8 +272,10 @@ def scheme_from(table: str | Mapping[str, Any]) -> LabelScheme:
         return LabelScheme(name, labels, regions)
     try:
         labels = tuple(Label(**{**item, "snomed": tuple(item.get("snomed", ()))}) for item in table["labels"])
-        regions = tuple(Region(item["name"], tuple(item["labels"])) for item in table["regions"])
-    except (KeyError, TypeError) as error:
+        regions = tuple(
+            Region(item["name"], tuple(item["labels"]), _integer(item.get("writes", 0))) for item in table["regions"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(
             f"a label scheme that cannot be read ({error})", wanted="a name, or labels and regions"
         ) from None
@@ -294,6 +347,43 @@ SCHEMES: dict[str, LabelScheme] = {
                 Label(2, "tumour", "tumour", "liver", colour="#D55E00", snomed=_MASS),
             ),
             (Region("liver", (1, 2)), Region("lesion", (2,))),
+        ),
+        # MSD Task08: hepatic vessels and tumours; the liver itself is not labelled
+        LabelScheme(
+            "hepatic_vessel",
+            (
+                Label(
+                    1,
+                    "hepatic vessel",
+                    "other",
+                    "liver",
+                    colour="#0072B2",
+                    snomed=("732006002", "Hepatic blood vessel"),
+                ),
+                Label(2, "tumour", "tumour", "liver", colour="#D55E00", snomed=_MASS),
+            ),
+            (Region("vessel", (1,)), Region("lesion", (2,))),
+        ),
+        # 3D-IRCADb-01: the structures of its mask folders that do not overlap each other
+        LabelScheme(
+            "ircadb",
+            (
+                Label(1, "liver", "organ", "liver", colour="#E69F00", snomed=_LIVER),
+                Label(2, "tumour", "tumour", "liver", colour="#D55E00", snomed=_MASS),
+                Label(3, "cyst", "cyst", "liver", colour="#56B4E9", snomed=_CYST),
+                Label(4, "right kidney", "organ", "kidney", "right", colour="#009E73", snomed=_RIGHT_KIDNEY),
+                Label(5, "left kidney", "organ", "kidney", "left", colour="#0072B2", snomed=_LEFT_KIDNEY),
+                Label(6, "spleen", "organ", "spleen", colour="#CC79A7", snomed=("78961009", "Spleen")),
+                Label(7, "gallbladder", "organ", "gallbladder", colour="#F0E442", snomed=("28231008", "Gallbladder")),
+            ),
+            (
+                Region("liver", (1, 2, 3)),
+                Region("lesion", (2,)),
+                Region("right_kidney", (4,)),
+                Region("left_kidney", (5,)),
+                Region("spleen", (6,)),
+                Region("gallbladder", (7,)),
+            ),
         ),
         LabelScheme(
             "abdomen",

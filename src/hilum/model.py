@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -43,8 +43,9 @@ class NetworkSpec:
         name: file name in ``hilum/networks``, or a dotted name.
         options: planned and chosen options, merged.
         in_channels: image channels.
-        out_channels: classes, background included.
+        out_channels: classes, background included; regions where the head is "regions".
         dims: 2 or 3.
+        head: "labels" (softmax: one class a voxel), or "regions" (sigmoid: each region of the scheme by itself).
     """
 
     name: str
@@ -52,6 +53,7 @@ class NetworkSpec:
     in_channels: int
     out_channels: int
     dims: int
+    head: Literal["labels", "regions"] = "labels"
 
     def build(self) -> nn.Module:
         """A fresh network."""
@@ -194,6 +196,7 @@ def load_model(path_or_name: str | Path) -> Model:
         listed = [(str(item["file"]), str(item["sha256"])) for item in table["weights"]]
     except (KeyError, TypeError, ValueError, AssertionError, HilumError) as error:
         raise _damaged(folder / "model.json", f"holds values that cannot be used ({error})") from error
+    _check_head(spec, scheme, folder / "model.json")
     weights = tuple(_load_weights(folder, name, checksum, spec) for name, checksum in listed)
     if not weights:
         raise _damaged(folder / "model.json", "lists no weights")
@@ -261,6 +264,24 @@ def _load_weights(folder: Path, name: str, checksum: str, spec: NetworkSpec) -> 
         shapes = spec.build().state_dict()
     _fit(shapes, full, folder / name)
     return full
+
+
+def _check_head(spec: NetworkSpec, scheme: LabelScheme, file: Path) -> None:
+    """Raise ModelError unless the network answers with what the label scheme has: classes, or regions."""
+    counts = {"labels": scheme.class_count, "regions": len(scheme.regions)}
+    if spec.head not in counts:
+        raise _damaged(file, f"has a network head {spec.head!r}, which is none of {sorted(counts)}")
+    if spec.out_channels != counts[spec.head]:
+        raise _damaged(
+            file,
+            f"has {spec.out_channels} network outputs where scheme {scheme.name!r} has {counts[spec.head]} "
+            f"{'classes' if spec.head == 'labels' else 'regions'}",
+        )
+    if spec.head == "regions":
+        try:
+            scheme.writers()
+        except HilumError as error:
+            raise _damaged(file, error.found) from None
 
 
 def _fill(network: nn.Module, state: State, file: Path) -> None:

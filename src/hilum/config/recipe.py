@@ -40,10 +40,14 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """A file name in ``hilum/networks`` and what it takes besides the plan."""
+    """A file name in ``hilum/networks`` and what it takes besides the plan.
+
+    ``head`` is "labels" (softmax over the labels) or "regions" (a sigmoid for each region of the label scheme).
+    """
 
     name: str = "plain_unet"
     options: dict[str, Any] = field(default_factory=dict)
+    head: Literal["labels", "regions"] = "labels"
 
 
 @dataclass(frozen=True)

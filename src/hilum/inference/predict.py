@@ -50,7 +50,7 @@ class Prediction:
 
     Attributes:
         labels: uint8 label values on the scan's own grid and in its axis order, not post-processed.
-        probabilities: by label name, uint8 with 255 meaning 1, on the same grid; empty unless asked for.
+        probabilities: by label name (by region name for a network of regions), uint8 with 255 meaning 1, on the same grid; empty unless asked for.
         tiles: how many windows the scan has.
         skipped: how many of them held only air and were not computed.
         seconds: ``{"predict": network and accumulation, "export": interpolation and argmax}``.
@@ -92,7 +92,10 @@ class Predictor:
         skip_air: bool = True,
     ):
         postprocess.check(model.postprocess, model.scheme)
-        self.model, self.plan, self.scheme = model, model.plan, model.scheme
+        self.model, self.plan, self.scheme, self.outputs = model, model.plan, model.scheme, model.spec.out_channels
+        classes = self.scheme.class_lookup()
+        pairs = self.scheme.writers() if model.spec.head == "regions" else ()
+        self.writers = tuple((output, int(classes[value])) for output, value in pairs)
         self.device = devices.choose(device)
         self.mirror = bool(model.inference.mirror if mirror is None else mirror)
         self.overlap = float(model.inference.overlap if overlap is None else overlap)
@@ -122,10 +125,10 @@ class Predictor:
         starts = tile_starts(image_DHW.shape, self.plan.patch, self.overlap)
         wanted = [start for start in starts if not (self.skip_air and self._is_air(image_DHW, start))]
         exporter = LabelExporter(
-            case.grid.shape, case.source_inside.shape, self.scheme.class_count, probabilities=probabilities
+            case.grid.shape, case.source_inside.shape, self.outputs, probabilities=probabilities, writers=self.writers
         )
         weights_dhw = self._weights_dhw.to(self._buffer_device(image_DHW.shape))
-        slab = RollingLogits(self.scheme.class_count, image_DHW.shape, weights_dhw, before, exporter)
+        slab = RollingLogits(self.outputs, image_DHW.shape, weights_dhw, before, exporter)
         bar = progress.stage("Predicting", len(wanted))
         begin = time.perf_counter()
         with torch.inference_mode():
@@ -184,7 +187,7 @@ class Predictor:
         """Where tiles are added up: the network's device if the buffer takes less than a third of what is free."""
         if self.device.type == "cpu":
             return self.device
-        needed = 4 * (self.scheme.class_count + 1) * self.plan.patch[0] * shape[1] * shape[2]
+        needed = 4 * (self.outputs + 1) * self.plan.patch[0] * shape[1] * shape[2]
         # handing on makes a copy of the finished planes, so that the need is up to twice the buffer
         return self.device if 2 * needed < torch.cuda.mem_get_info(self.device)[0] / 3 else torch.device("cpu")
 
@@ -194,10 +197,9 @@ class Predictor:
     def _probabilities(self, case: Case, shares_KZYX: np.ndarray | None) -> dict[str, Volume]:
         if shares_KZYX is None:
             return {}
-        return {
-            label.name: self._on_source(case, shares)
-            for label, shares in zip(self.scheme.labels, shares_KZYX, strict=True)
-        }
+        parts = self.scheme.regions if self.writers else self.scheme.labels
+        names = [part.name for part in parts]
+        return {name: self._on_source(case, shares) for name, shares in zip(names, shares_KZYX, strict=True)}
 
     @staticmethod
     def _on_source(case: Case, array_ZYX: np.ndarray) -> Volume:

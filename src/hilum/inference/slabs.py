@@ -17,8 +17,6 @@ from hilum.errors import ModelError
 from hilum.inference.export import LabelExporter
 
 Start = tuple[int, int, int]
-# What a voxel counts as that no tile asked the network about: logits of background and of every other class.
-SURE_BACKGROUND = (16.0, 0.0)
 
 
 class RollingLogits:
@@ -88,8 +86,9 @@ class RollingLogits:
         logits_KdHW = self._sum_KdHW[:, first:last, rows, columns] / weight_dHW
         unasked_dHW = weight_dHW == 0
         if bool(unasked_dHW.any()):
-            logits_KdHW[0][unasked_dHW] = SURE_BACKGROUND[0]
-            logits_KdHW[1:, unasked_dHW] = SURE_BACKGROUND[1]
+            of_first, of_others = self.exporter.background
+            logits_KdHW[0][unasked_dHW] = of_first
+            logits_KdHW[1:, unasked_dHW] = of_others
         if not bool(logits_KdHW.sum().isfinite()):
             raise ModelError(
                 "the network gives NaN or infinite values",
