@@ -15,7 +15,7 @@ import numpy as np
 
 from hilum.errors import GeometryError
 from hilum.prepare.plan import Plan, is_anisotropic
-from hilum.prepare.resample import resample_image, resample_labels
+from hilum.prepare.resample import ImageSlabs, resample_image, resample_labels
 from hilum.volume import Grid, Volume, require_same_grid
 
 
@@ -57,6 +57,42 @@ def prepare_scan(volume: Volume, plan: Plan, name: str = "", *, threads: int = 0
     separate = _separate_z(inside.grid, plan)
     image = resample_image(inside.array, grid.shape, separate_z=separate, dtype=np.int16, threads=threads)
     return Case(image, grid, volume.grid, inside.grid, name, separate)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedCase:
+    """A prepared scan whose slices are computed when they are asked for; the attributes are those of ``Case``.
+
+    Attributes:
+        slabs: gives any slices of what ``Case.image_DHW`` would hold, bit for bit.
+        grid: where the prepared voxels lie.
+        source: the grid of the file, in its own axis order.
+        source_inside: the same voxels in SPL order.
+        name: the case's, for messages.
+        separate_z: slices are resampled in plane only, nearest along D.
+    """
+
+    slabs: ImageSlabs
+    grid: Grid
+    source: Grid
+    source_inside: Grid
+    name: str = ""
+    separate_z: bool = False
+
+
+def stream_scan(volume: Volume, plan: Plan, name: str = "") -> StreamedCase:
+    """``prepare_scan`` without the prepared array: what comes out of it is computed slab by slab.
+
+    Args:
+        volume: HU in any axis order; kept.
+        plan: gives the spacing.
+        name: for messages.
+    """
+    inside = volume.oriented()
+    grid = prepared_grid(inside.grid, plan)
+    separate = _separate_z(inside.grid, plan)
+    slabs = ImageSlabs(inside.array, grid.shape, separate_z=separate, dtype=np.int16)
+    return StreamedCase(slabs, grid, volume.grid, inside.grid, name, separate)
 
 
 def prepare_labels(

@@ -67,24 +67,76 @@ def resample_image(
     Returns:
         (D, H, W) of ``dtype``, a new array.
     """
-    new = _shape(shape)
-    assert image_DHW.ndim == 3 and order in (0, 1, 3), (image_DHW.shape, order)
-    out = np.empty(new, dtype)
-    if image_DHW.shape == new:
-        _store(out, image_DHW if image_DHW.dtype == out.dtype else image_DHW.astype(np.float32))
-        return out
-    matrix_z = _matrix(image_DHW.shape[0], new[0], 0 if separate_z else order)
-    in_plane = [_blocks(_matrix(image_DHW.shape[axis], new[axis], order)) for axis in (1, 2)]
-    low, high = _range(image_DHW, matrix_z if separate_z else None)
-
-    def slab(block: _Block) -> None:
-        planes = _plane(_along_z(image_DHW, block), in_plane[0], in_plane[1])
-        rows = slice(block.start, block.stop) if separate_z else slice(None)
-        np.clip(planes, low[rows], high[rows], out=planes)  # as skimage: a spline's overshoot would be no tissue
-        _store(out[block.start : block.stop], planes)
-
-    _spread(slab, _blocks(matrix_z), threads)
+    slabs = ImageSlabs(image_DHW, shape, order=order, separate_z=separate_z, dtype=dtype)
+    out = np.empty(slabs.shape, dtype)
+    slabs.fill(out, 0, threads)
     return out
+
+
+class ImageSlabs:
+    """The slices of ``resample_image``, bit for bit, computed when they are asked for: the whole never exists.
+
+    Args:
+        image_DHW, shape, order, separate_z, dtype: as for ``resample_image``; the image is kept, not copied.
+
+    Attributes:
+        shape: of the whole.
+    """
+
+    def __init__(
+        self,
+        image_DHW: np.ndarray,
+        shape: Iterable[int],
+        *,
+        order: int = 3,
+        separate_z: bool = False,
+        dtype: Any = np.float32,
+    ):
+        self.shape, self.dtype, self._image = _shape(shape), np.dtype(dtype), image_DHW
+        assert image_DHW.ndim == 3 and order in (0, 1, 3), (image_DHW.shape, order)
+        self._copies = image_DHW.shape == self.shape
+        matrix_z = _matrix(image_DHW.shape[0], self.shape[0], 0 if separate_z else order)
+        self._blocks = _blocks(matrix_z)
+        self._in_plane = [_blocks(_matrix(image_DHW.shape[axis], self.shape[axis], order)) for axis in (1, 2)]
+        self._separate_z = separate_z
+        if not self._copies:
+            self._low, self._high = _range(image_DHW, matrix_z if separate_z else None)
+
+    def fill(self, out_SHW: np.ndarray, first: int, threads: int = 0) -> None:
+        """Fill ``out_SHW`` with slices ``first`` and following; whole blocks are computed, whatever is asked for."""
+        last = first + len(out_SHW)
+        wanted = [block for block in self._blocks if block.stop > first and block.start < last]
+
+        def work(block: _Block) -> None:
+            start, stop = max(block.start, first), min(block.stop, last)
+            self._compute(block, slice(start, stop), out_SHW[start - first : stop - first])
+
+        _spread(work, wanted, threads)
+
+    def block_bytes(self) -> int:
+        """About how much memory one thread needs at its peak, in bytes."""
+        if self._copies:
+            return 0
+        _, old_h, old_w = self._image.shape
+        _, new_h, new_w = self.shape
+        read = max(block.last - block.first for block in self._blocks)
+        rows = max(block.stop - block.start for block in self._blocks)
+        return 4 * max(
+            (read + rows) * old_h * old_w,
+            rows * (old_h * old_w + old_h * new_w + new_h * new_w),
+            2 * rows * new_h * new_w,
+        )
+
+    def _compute(self, block: _Block, rows: slice, out: np.ndarray) -> None:
+        """Some slices of a block; all of it is computed, so that the numbers never depend on what was asked for."""
+        if self._copies:
+            part = self._image[rows]
+            _store(out, part if part.dtype == out.dtype else part.astype(np.float32))
+            return
+        planes = _plane(_along_z(self._image, block), self._in_plane[0], self._in_plane[1])
+        ends = slice(block.start, block.stop) if self._separate_z else slice(None)
+        np.clip(planes, self._low[ends], self._high[ends], out=planes)  # as skimage: an overshoot would be no tissue
+        _store(out, planes[rows.start - block.start : rows.stop - block.start])
 
 
 def resample_labels(
@@ -306,7 +358,9 @@ def _range(image: np.ndarray, picks: np.ndarray | None) -> tuple[np.ndarray, np.
 def _store(out: np.ndarray, values: np.ndarray) -> None:
     if out.dtype.kind in "iu" and values.dtype.kind == "f":
         limits = np.iinfo(out.dtype)
-        np.copyto(out, np.clip(np.rint(values), limits.min, limits.max), casting="unsafe")
+        whole = np.rint(values)
+        np.clip(whole, limits.min, limits.max, out=whole)
+        np.copyto(out, whole, casting="unsafe")
     else:
         out[...] = values
 
