@@ -43,7 +43,8 @@ import numpy as np
 from hilum.judge.evaluate import score_case
 from hilum.judge.general import surface_metrics
 from hilum.judge.kits import REGIONS
-from hilum.judge.scoring import ScoreOptions, make_pair
+from hilum.judge.pair import make_pair
+from hilum.judge.scoring import ScoreOptions
 from hilum.scans import read_volume
 from hilum.volume import Volume
 
@@ -145,7 +146,7 @@ def official_kits23(truth: np.ndarray, prediction: np.ndarray, spacing: Spacing)
 def hilum_surface(truth: np.ndarray, prediction: np.ndarray, spacing: Spacing) -> dict[str, float]:
     """Everything that protocol ``plain`` says about surfaces, of one region."""
     pair, _ = make_pair(*_volumes(truth, prediction, spacing), same_grid=True)
-    return surface_metrics(pair.masks(SURFACE_REGION), ScoreOptions(threads=-1))
+    return surface_metrics(pair.region(SURFACE_REGION), ScoreOptions(threads=-1))
 
 
 def surface_distance_way(truth: np.ndarray, prediction: np.ndarray, spacing: Spacing) -> dict[str, float]:

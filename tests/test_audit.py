@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from hilum.judge.audit import audit, mean_iou, resampled
-from hilum.judge.evaluate import _score, scheme_of
+from hilum.judge.evaluate import scheme_of
+from hilum.judge.jobs import score_pair
+from hilum.judge.pair import make_pair
 from hilum.judge.protocols import protocol_named
-from hilum.judge.scoring import CaseScore, ScoreOptions, make_pair
+from hilum.judge.scoring import CaseScore, ScoreOptions
 from hilum.labels import SCHEMES
 from hilum.volume import Volume
 
@@ -31,7 +33,8 @@ def kidney(tumour: int = 0, tumour_rows: int = 4) -> np.ndarray:
 def scored(truth: np.ndarray, prediction: np.ndarray, protocol: str = "plain", spacing: float = 1.0) -> CaseScore:
     rules = protocol_named(protocol)
     volumes = Volume(truth, np.eye(4)), Volume(prediction, np.diag([spacing] * 3 + [1.0]))
-    return _score(*volumes, rules, scheme_of(rules, None), ScoreOptions(tolerances_mm=(1.0,)))
+    pair, warnings = make_pair(*volumes, rules.same_grid)
+    return score_pair(pair, warnings, volumes, rules, scheme_of(rules, None), ScoreOptions(tolerances_mm=(1.0,)))
 
 
 def told(
@@ -128,4 +131,4 @@ def test_predictions_made_on_a_coarser_grid(axis: int) -> None:
 
 
 def test_nothing_scored() -> None:
-    assert audit({}, KITS) == {"findings": [], "mean_iou": {}, "trained_on": None}
+    assert audit({}, KITS) == {"findings": [], "mean_iou": {}, "claims": [], "trained_on": None}

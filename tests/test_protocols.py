@@ -54,7 +54,7 @@ def test_contract(name: str) -> None:
 
 
 def _pair(truth: np.ndarray, prediction: np.ndarray, same_grid: bool):  # type: ignore[no-untyped-def]
-    from hilum.judge.scoring import make_pair
+    from hilum.judge.pair import make_pair
 
     return make_pair(volume(truth), volume(prediction), same_grid)[0]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilum.judge.scoring import union_box
+from hilum.judge.pair import union_box
 
 
 @given(

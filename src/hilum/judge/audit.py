@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from hilum.judge.claims import claim_sentences
 from hilum.judge.overlap import ratio
-from hilum.judge.scoring import CaseScore, Pair
+from hilum.judge.pair import Pair
+from hilum.judge.scoring import CaseScore
 from hilum.labels import LabelScheme
 
 # metrics between 0 and 1 of which 1 is best and whose mean over cases is what people report
@@ -31,8 +33,8 @@ class Finding:
     """One thing that a reader of the scores should know.
 
     Attributes:
-        kind: ``absent``, ``never_predicted``, ``bimodal``, ``shared_patients``, ``trivial``, ``headers``, ``resampled``
-            or ``background``.
+        kind: ``absent``, ``never_predicted``, ``bimodal``, ``shared_patients``, ``trivial``, ``headers``,
+            ``resampled``, ``background`` or ``claim``.
         text: a sentence.
         cases: those it rests on.
     """
@@ -47,14 +49,16 @@ def audit(
     scheme: LabelScheme,
     patients: Mapping[str, str] | None = None,
     trained_on: Collection[str] = (),
+    claimed: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """``scores.json``'s "audit": {"findings": [{"kind", "text", "cases"}], "mean_iou": {...}, "trained_on": count}.
+    """``scores.json``'s "audit": {"findings": [{"kind", "text", "cases"}], "mean_iou", "claims", "trained_on": count}.
 
     Args:
         scores: case -> score.
         scheme: what the labels mean.
         patients: case -> patient, where they differ.
         trained_on: cases or patients that the model has seen in training; none if unknown.
+        claimed: metric ("iou", "dice" or "accuracy") -> the mean that somebody reported for these predictions.
     """
     scores = {name: scores[name] for name in sorted(scores)}
     found = [
@@ -67,8 +71,15 @@ def audit(
     means = mean_iou(scores)
     if means and means["with_background"] is not None:
         found.append(Finding("background", _background_sentence(means)))
+    told = claim_sentences(scores, claimed or {})
+    found += [Finding("claim", claim["text"]) for claim in told]
     findings = [{"kind": x.kind, "text": x.text, "cases": list(x.cases)} for x in found]
-    return {"findings": findings, "mean_iou": means, "trained_on": len(set(trained_on)) if trained_on else None}
+    return {
+        "findings": findings,
+        "mean_iou": means,
+        "claims": told,
+        "trained_on": len(set(trained_on)) if trained_on else None,
+    }
 
 
 def mean_iou(scores: Mapping[str, CaseScore]) -> dict[str, Any]:
@@ -102,9 +113,12 @@ def resampled(pair: Pair) -> str:
     Nearest-neighbour resampling by two leaves every second pair of neighbouring planes equal. Looked at are up to 24
     pairs in the middle of the box, along each axis.
     """
+    (table,) = pair.memo.recall(
+        "repeated planes",
+        lambda: [np.array([[_repeated(a, axis) for a in (pair.truth, pair.prediction)] for axis in range(3)])],
+    )
     told = []
-    for axis in range(3):
-        shares = [_repeated(array, axis) for array in (pair.truth, pair.prediction)]
+    for axis, shares in enumerate(table.tolist()):
         if shares[1] >= REPEATED and shares[1] >= shares[0] + REPEATED / 2:
             told.append(f"{100 * shares[1]:.0f} % of neighbouring planes across axis {axis}")
     if not told:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hilum.judge.lesions import bins, find_lesions, lesion_counts, lesion_lists, lesion_rates
+from hilum.judge.lesions import bins, lesion_counts, lesion_lists, lesion_rates
 from hilum.judge.overlap import UNDEFINED, Counts, dice, iou, overlap_metrics, ratio
-from hilum.judge.scoring import CaseScore, Masks, Pair, Protocol, ScoreOptions, Sums
+from hilum.judge.pair import Pair, Region
+from hilum.judge.scoring import CaseScore, Protocol, ScoreOptions, Sums
 from hilum.labels import LabelScheme
 
 _ONE_EMPTY = "truth or prediction is empty: there is no surface to measure to"
@@ -21,11 +22,11 @@ def score_plain(pair: Pair, scheme: LabelScheme, options: ScoreOptions) -> CaseS
     """Overlap, volumes, distances and lesions of every region of the scheme."""
     score = CaseScore({})
     for region in scheme.regions:
-        counts, masks = pair.counts(region.labels), pair.masks(region.labels)
+        counts, found = pair.counts(region.labels), pair.region(region.labels)
         values = _counted(counts) | _volumes(counts, pair.grid.voxel_volume_mm3 / 1000)
-        values |= surface_metrics(masks, options)
+        values |= surface_metrics(found, options)
         if all(scheme.label(value).is_lesion for value in region.labels):
-            values |= _lesions(score, region.name, masks, options)
+            values |= _lesions(score, region.name, found, options)
         score.values[region.name] = values
         score.truth_voxels[region.name] = counts.truth
         score.sums.update({f"{region.name}/{name}": float(values[name]) for name in ("TP", "FP", "FN", "TN")})
@@ -34,15 +35,15 @@ def score_plain(pair: Pair, scheme: LabelScheme, options: ScoreOptions) -> CaseS
     return score
 
 
-def surface_metrics(masks: Masks, options: ScoreOptions) -> dict[str, float]:
+def surface_metrics(region: Region, options: ScoreOptions) -> dict[str, float]:
     """Both surface models' numbers by name: ``nsd_*``, ``robust_*``, ``asd_*`` DeepMind's, ``medpy_*`` MedPy's."""
-    empty = not masks.truth.any(), not masks.prediction.any()
+    empty = not region.counts.truth, not region.counts.prediction
     names = [f"nsd_{tolerance:g}mm" for tolerance in options.tolerances_mm]
     if all(empty):
         return dict.fromkeys((*names, *_DISTANCES), float("nan"))
     if any(empty):
         return dict.fromkeys(names, 0.0) | dict.fromkeys(_DISTANCES, float("inf"))
-    surfels, voxels = masks.surfels(threads=options.threads), masks.voxels(threads=options.threads)
+    surfels, voxels = region.surfels(threads=options.threads), region.voxels(threads=options.threads)
     values = {f"nsd_{tolerance:g}mm": surfels.nsd(tolerance) for tolerance in options.tolerances_mm}
     averages, areas = surfels.average_mm(), surfels.areas_mm2()
     numbers = (
@@ -110,8 +111,8 @@ def score_msd(pair: Pair, scheme: LabelScheme, options: ScoreOptions) -> CaseSco
     score = CaseScore({})
     for label in scheme.labels:
         name = label.name.replace(" ", "_")
-        counts, masks = pair.counts((label.value,)), pair.masks((label.value,))
-        surface = surface_metrics(masks, options)
+        counts = pair.counts((label.value,))
+        surface = surface_metrics(pair.region((label.value,)), options)
         values = {"dice": dice(counts)} | {key: mm for key, mm in surface.items() if key.startswith("nsd_")}
         score.values[name] = values
         score.truth_voxels[name] = counts.truth
@@ -119,9 +120,9 @@ def score_msd(pair: Pair, scheme: LabelScheme, options: ScoreOptions) -> CaseSco
     return score
 
 
-def _lesions(score: CaseScore, name: str, masks: Masks, options: ScoreOptions) -> dict[str, float]:
+def _lesions(score: CaseScore, name: str, region: Region, options: ScoreOptions) -> dict[str, float]:
     """Lesion metrics of a region that is nothing but lesions; lists and sums go into the score."""
-    lesions = find_lesions(masks.truth, masks.prediction, masks.grid, options.connectivity)
+    lesions = region.lesions(options.connectivity)
     counts = lesion_counts(lesions, options.lesion_iou, options.diameters_mm)
     names = tuple(bin_name for bin_name, _, _ in bins(options.diameters_mm))
     score.lesions[name] = lesion_lists(lesions)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from hilum.judge.overlap import dice, ratio
-from hilum.judge.scoring import CaseScore, Pair, Protocol, ScoreOptions, Sums
-from hilum.judge.surface import SurfelDistances
+from hilum.judge.pair import Pair
+from hilum.judge.scoring import CaseScore, Protocol, ScoreOptions, Sums
 from hilum.labels import LabelScheme
 
 # hierarchical evaluation classes: labels and surface Dice tolerance in mm
@@ -27,18 +27,14 @@ _KIDNEY_19, _TUMOUR_19 = range(1, 256), range(2, 256)
 def score_kits23(pair: Pair, scheme: LabelScheme, options: ScoreOptions) -> CaseScore:
     """Dice and surface Dice of the three nested regions, with the spacing of the *prediction's* header."""
     values, voxels, sums = {}, {}, {"cases": 1.0}
-    seen = set(np.concatenate(pair.values_seen()).tolist())
     widest_mm = max(tolerance_mm for _, tolerance_mm in REGIONS.values())
-    measured: dict[tuple[int, ...], SurfelDistances] = {}  # without cysts, masses and tumour are one region
     for name, (labels, tolerance_mm) in REGIONS.items():
         counts = pair.counts(labels)
         voxels[name] = counts.truth
         if counts.truth and counts.prediction:
-            present = tuple(sorted(seen.intersection(labels)))
-            if present not in measured:
-                masks = pair.masks(present)
-                measured[present] = masks.surfels(pair.prediction_spacing_mm, options.threads, widest_mm)
-            values[name] = {"dice": dice(counts), "surface_dice": measured[present].nsd(tolerance_mm)}
+            # without cysts, masses and tumour are one region, measured once
+            distances = pair.region(labels).surfels(pair.prediction_spacing_mm, options.threads, widest_mm)
+            values[name] = {"dice": dice(counts), "surface_dice": distances.nsd(tolerance_mm)}
         else:
             both = float(not counts.truth and not counts.prediction)
             values[name] = {"dice": both, "surface_dice": both}
@@ -108,6 +104,15 @@ PROTOCOLS = (
         "kits",
         score_kits23,
         pool_kits23,
+    ),
+    Protocol(
+        "kits21-samples",
+        "KiTS21's test scoring: kits21 against every sampled segmentation of a case, averaged over them.",
+        _ONE_OR_ZERO,
+        "kits",
+        score_kits23,
+        pool_kits23,
+        samples=True,
     ),
     Protocol(
         "kits19",

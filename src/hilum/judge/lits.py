@@ -12,6 +12,7 @@ it is scored here as its comments intend (nothing to find, every prediction fals
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -20,8 +21,10 @@ from scipy import ndimage
 
 from hilum.components import components_of
 from hilum.judge.detection import Detection, detect
-from hilum.judge.overlap import mask_counts, ratio
-from hilum.judge.scoring import CaseScore, Masks, Pair, Protocol, ScoreOptions, Sums
+from hilum.judge.overlap import Counts, mask_counts, ratio
+from hilum.judge.pair import Masks, Pair
+from hilum.judge.scoring import CaseScore, Protocol, ScoreOptions, Sums
+from hilum.judge.surface import VoxelDistances
 from hilum.labels import LabelScheme
 
 LARGE = 9001.0
@@ -40,7 +43,7 @@ def score_lits(pair: Pair, scheme: LabelScheme, options: ScoreOptions, official:
     liver, lesion = pair.counts(_LIVER), pair.counts(tumours)
     detections, objects = _detections(pair, tumours, official, options.threads)
     has_liver = bool(pair.counts(organ).prediction)
-    livers = [_object(pair.masks(_LIVER), official, options.threads) if has_liver else _worst(official)]
+    livers = [_liver(pair, official, options.threads) if has_liver else _worst(official)]
     score = CaseScore({}, truth_voxels={"liver": liver.truth, "lesion": lesion.truth})
     sums = score.sums
     sums |= {"cases": 1.0, "lesion/I": lesion.tp, "lesion/S": lesion.truth + lesion.prediction}
@@ -100,26 +103,47 @@ def _detections(
     pair: Pair, tumours: tuple[int, ...], official: bool, threads: int
 ) -> tuple[list[Detection], list[dict[str, float]]]:
     """Detections at both thresholds, and the overlap of each object detected at 0.5."""
-    masks = pair.masks(tumours)
+    (table,) = pair.memo.recall(f"shared lesions {tumours}", lambda: [_shared(pair.region(tumours).masks)])
+    sizes = table[:, 1:].sum(axis=0), table[1:].sum(axis=1)
+    detections = [detect(*sizes, table[1:, 1:], threshold, official) for threshold in THRESHOLDS]
+    if official and detections[-1].tp <= 0:  # the scorer measures lesions of a volume only if its count is above 0
+        return detections, []
+    (numbers,) = pair.memo.recall(
+        f"lesion objects {tumours} {official}",
+        lambda: [_objects(pair.region(tumours).masks, detections[-1], official, threads)],
+    )
+    return detections, [dict(zip(_OBJECT, row, strict=True)) for row in numbers.tolist()]
+
+
+def _shared(masks: Masks) -> np.ndarray:
+    """(P + 1, T + 1) voxels that each predicted and each true component share; row and column 0 are background."""
     (truth, n_truth), (prediction, n_prediction) = scan_order(masks.truth), scan_order(masks.prediction)
     either = np.flatnonzero(masks.truth | masks.prediction)
     codes = prediction.ravel()[either].astype(np.int64) * (n_truth + 1) + truth.ravel()[either]
-    table = np.bincount(codes, minlength=(n_truth + 1) * (n_prediction + 1)).reshape(n_prediction + 1, n_truth + 1)
-    sizes = table[:, 1:].sum(axis=0), table[1:].sum(axis=1)
-    detections = [detect(*sizes, table[1:, 1:], threshold, official) for threshold in THRESHOLDS]
-    objects: list[dict[str, float]] = []
-    if official and detections[-1].tp <= 0:  # the scorer measures lesions of a volume only if its count is above 0
-        return detections, objects
+    table = np.bincount(codes, minlength=(n_truth + 1) * (n_prediction + 1))
+    return np.asarray(table).reshape(n_prediction + 1, n_truth + 1)
+
+
+def _objects(masks: Masks, found: Detection, official: bool, threads: int) -> np.ndarray:
+    """(N, 7) overlap and distances of each object detected."""
+    truth, prediction = scan_order(masks.truth)[0], scan_order(masks.prediction)[0]
     boxes = ndimage.find_objects(truth), ndimage.find_objects(prediction)
-    for predicted, true in detections[-1].groups:
+    rows = []
+    for predicted, true in found.groups:
         around = [boxes[0][i - 1] for i in true] + [boxes[1][i - 1] for i in predicted]
         start = [min(box[axis].start for box in around) for axis in range(3)]
         stop = [max(box[axis].stop for box in around) for axis in range(3)]
         cut = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         chosen = np.isin(truth[cut], true), np.isin(prediction[cut], predicted)
-        crop = Masks(chosen[0], chosen[1], masks.grid.cropped(start, stop), masks.prediction_spacing_mm)
-        objects.append(_object(crop, official, threads))
-    return detections, objects
+        crop = Masks(chosen[0], chosen[1], masks.grid.cropped(start, stop))
+        distances = partial(crop.voxels, connectivity=2, threads=threads)
+        rows.append([*_object(mask_counts(*chosen), distances, official).values()])
+    return np.array(rows, np.float64).reshape(-1, len(_OBJECT))
+
+
+def _liver(pair: Pair, official: bool, threads: int) -> dict[str, float]:
+    region = pair.region(_LIVER)
+    return _object(region.counts, partial(region.voxels, connectivity=2, threads=threads), official)
 
 
 def scan_order(mask: np.ndarray) -> tuple[np.ndarray, int]:
@@ -136,14 +160,13 @@ def scan_order(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return numbered, int(count)
 
 
-def _object(masks: Masks, official: bool, threads: int) -> dict[str, float]:
+def _object(counts: Counts, measure: Callable[[], VoxelDistances], official: bool) -> dict[str, float]:
     """Overlap and distances of one object: VOE = 1 - Jaccard, RVD = (|P| - |G|) / |G|, surface of 18 neighbours."""
-    counts = mask_counts(masks.truth, masks.prediction)
     if not counts.truth or not counts.prediction:
         return _worst(official)
     dice = ratio(2 * counts.tp, counts.truth + counts.prediction)
     jaccard = dice / (2 - dice)
-    distances = masks.voxels(connectivity=2, threads=threads)
+    distances = measure()
     numbers = (
         dice,
         jaccard,

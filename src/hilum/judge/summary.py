@@ -15,6 +15,7 @@ import numpy as np
 
 from hilum.files import plain
 from hilum.judge.audit import audit
+from hilum.judge.confidence import confidence_table
 from hilum.judge.overlap import WHOLE_ARRAY
 from hilum.judge.scoring import CaseScore, Protocol, Values
 from hilum.judge.statistics import (
@@ -38,6 +39,7 @@ def summarise(
     failures: Mapping[str, str] | None = None,
     patients: Mapping[str, str] | None = None,
     trained_on: Collection[str] = (),
+    claimed: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """``scores.json`` from scored cases: means and pooled values with 95 % bootstrap intervals by patient."""
     names = sorted(scores)
@@ -66,9 +68,11 @@ def summarise(
         "cases": {name: scores[name].values for name in names},
         "mean": _written(mean),
         "pooled": _written(pooled),
-        "volume_agreement": _agreement([scores[name].values for name in names], groups),
+        "volumes_ml": {name: scores[name].volumes_ml for name in names},
+        "volume_agreement": _agreement([scores[name].volumes_ml for name in names], groups),
+        "confidence": _confidence(scores, names, groups, scheme),
         "lesions": {name: scores[name].lesions for name in names if scores[name].lesions},
-        "audit": audit(scores, scheme, patients, trained_on),
+        "audit": audit(scores, scheme, patients, trained_on, claimed),
         "reasons": reasons,
         "warnings": told,
         "failures": dict(failures or {}),
@@ -109,19 +113,34 @@ def _pooled(scores: Sequence[CaseScore], patients: Sequence[str], protocol: Prot
     return pooled
 
 
-def _agreement(values: Sequence[Values], patients: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Bland and Altman's limits in mL for every region that has volumes."""
-    regions = dict.fromkeys(region for case in values for region, metrics in case.items() if "volume_gt_ml" in metrics)
+def _agreement(
+    volumes: Sequence[Mapping[str, tuple[float, float]]], patients: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Bland and Altman's limits in mL for every region of the scheme."""
+    regions = dict.fromkeys(region for case in volumes for region in case)
     return {
         region: asdict(
-            bland_altman(
-                [case[region]["volume_gt_ml"] for case in values],
-                [case[region]["volume_pred_ml"] for case in values],
-                patients,
-            )
+            bland_altman([case[region][0] for case in volumes], [case[region][1] for case in volumes], patients)
         )
         for region in regions
     }
+
+
+def _confidence(
+    scores: Mapping[str, CaseScore], names: Sequence[str], patients: Sequence[str], scheme: LabelScheme
+) -> dict[str, Any]:
+    """FROC and calibration of every region for which some case has probabilities."""
+    tables = {}
+    for region in scheme.regions:
+        kept = [
+            (scores[name].confidence[region.name], patient)
+            for name, patient in zip(names, patients, strict=True)
+            if region.name in scores[name].confidence
+        ]
+        if kept:
+            lesions = all(scheme.label(value).is_lesion for value in region.labels)
+            tables[region.name] = confidence_table([c for c, _ in kept], [p for _, p in kept], lesions)
+    return tables
 
 
 def _written(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, dict[str, Any]]]:
