@@ -2,16 +2,15 @@
 
 Comes in: folders that ``evaluate`` wrote, of one protocol. Goes out: ``OUT/comparison.json``, ``comparison.csv``: for
 every two evaluations, region and metric the mean difference (second less first) with its 95 % bootstrap interval, the
-Wilcoxon signed-rank p, that p by Holm, and two effect sizes; and a sentence for a methods section. Only cases that all
-evaluations have are compared. It reads scores, never label maps.
+Wilcoxon signed-rank p, that p by Holm, two effect sizes, and how many patients it would take to show; rankings and how
+firmly they stand; subgroups; agreement of volumes; and a sentence for a methods section, written from what was done.
+Only cases that all evaluations have are compared. It reads scores, never label maps.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,41 @@ import numpy as np
 
 from hilum.errors import DatasetError, InputError, UsageError
 from hilum.files import plain, read_json, write_json, write_text
+from hilum.judge.contrasts import Field, better, compared, compared_in_groups
 from hilum.judge.kits import REGIONS
 from hilum.judge.ranking import rank_teams
-from hilum.judge.statistics import SAMPLES, Difference, holm, non_inferior, paired_difference
+from hilum.judge.standing import official_stability, standings
+from hilum.judge.statistics import bland_altman
+from hilum.judge.subgroups import Group, read_groups
+from hilum.judge.telling import comparison_text, csv_of, methods_sentence
 
-ALPHA = 0.05
-# sizes and raw counts describe a case, not a method
-_NO_MERIT = ("TP", "FP", "FN", "TN", "n_pred", "n_ref", "I", "S", "lesions_gt", "lesions_pred")
-_NO_MERIT_PARTS = ("volume_gt", "volume_pred", "surface_area", "_TP", "_FP", "_FN")
-# signed errors: nought is best, so that more is neither better nor worse
-_SIGNED = ("volume_error_ml", "relative_volume_error", "rvd", "tumor_burden_diff", "tumor_burden_max")
-_LOWER = ("voe", "assd", "rmsd", "msd", "lesions_missed", "lesions_invented", "tumor_burden_rmse")
+__all__ = ["better", "compare"]
+# of these the standings are told, the page draws every case, and subgroups are compared
+HEADLINES = ("dice", "Dice", "surface_dice", "nsd_2mm", "dice_per_case", "composite", "lesion_f1")
+OFFICIAL = ("kits21", "kits21-samples", "kits23")
 
 
-def compare(evaluations: Sequence[Path], out: Path, margins: Mapping[str, float] | None = None) -> dict[str, Any]:
+def compare(
+    evaluations: Sequence[Path],
+    out: Path,
+    margins: Mapping[str, float] | None = None,
+    groups: Path | None = None,
+    claims: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """Compare evaluations and write ``comparison.json`` and ``comparison.csv``.
 
     Args:
         evaluations: folders with a ``scores.json``, or such files; two or more.
         out: folder for the results.
         margins: metric -> how much worse the second may be and still count as not inferior.
+        groups: CSV of traits of the cases, for comparisons within subgroups; see ``subgroups.read_groups``.
+        claims: metric -> the difference that somebody wants to show; told is how many patients that takes.
 
     Returns:
         What ``comparison.json`` holds; ``text`` says it in lines for people.
 
     Raises:
-        UsageError: fewer than two, or different protocols or schemes.
+        UsageError: fewer than two, different protocols or schemes, a metric that is not there, a margin not above 0.
         InputError: no scores there.
         DatasetError: no case in common.
     """
@@ -55,8 +63,12 @@ def compare(evaluations: Sequence[Path], out: Path, margins: Mapping[str, float]
     _require_one_kind(tables)
     cases = _common(tables)
     first = next(iter(tables.values()))
-    patients = [str(first.get("patients", {}).get(case, case)) for case in cases]
-    rows = _rows(tables, cases, patients, margins or {})
+    owners = {case: str(patient) for case, patient in first.get("patients", {}).items()}
+    field = Field(tables, cases, [owners.get(case, case) for case in cases])
+    _require_metrics(field, margins or {}, claims or {})
+    found = read_groups(groups, cases, owners) if groups is not None else []
+    rows = compared(field, margins or {}, claims or {})
+    subgroups = compared_in_groups(field, found)
     result = {
         "format": 1,
         "protocol": first["protocol"],
@@ -67,28 +79,23 @@ def compare(evaluations: Sequence[Path], out: Path, margins: Mapping[str, float]
             for (name, table), file in zip(tables.items(), files, strict=True)
         ],
         "cases": cases,
-        "patients": len(set(patients)),
+        "patients": len(set(field.patients)),
         "comparisons": rows,
-        "ranking": _ranking(tables, cases) if first["protocol"] in ("kits21", "kits23") else [],
-        "methods": _methods(first, len(cases), len(set(patients))),
-        "warnings": _warnings(tables, cases),
+        "ranking": _ranking(field),
+        "standings": _standings(field),
+        "subgroups": subgroups,
+        "volume_agreement": _agreement(field),
+        "values": _values(field),
     }
+    result["methods"] = methods_sentence(result, margins or {}, claims or {}, groups is not None)
+    result["warnings"] = _warnings(tables, cases) + _group_warnings(found, groups)
     answer: dict[str, Any] = plain(result)
-    answer["text"] = _text(answer)
+    answer["text"] = comparison_text(answer)
     write_json(Path(out) / "comparison.json", answer)
-    write_text(Path(out) / "comparison.csv", _csv(answer["comparisons"]))
+    write_text(Path(out) / "comparison.csv", csv_of(answer["comparisons"]))
+    if groups is not None:
+        write_text(Path(out) / "subgroups.csv", csv_of(answer["subgroups"]))
     return answer
-
-
-def better(metric: str) -> int:
-    """1 if more of a metric is better, -1 if less is, 0 if it can lie on either side of its best or says nothing."""
-    if metric in _SIGNED or not _has_merit(metric):
-        return 0
-    return -1 if metric in _LOWER or metric.endswith("_mm") else 1
-
-
-def _has_merit(metric: str) -> bool:
-    return metric not in _NO_MERIT and not any(part in f"_{metric}" for part in _NO_MERIT_PARTS)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -124,79 +131,6 @@ def _common(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return cases
 
 
-def _rows(
-    tables: Mapping[str, Mapping[str, Any]], cases: Sequence[str], patients: Sequence[str], margins: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """One row for each two evaluations, region and metric; Holm over all rows of a metric."""
-    keys = dict.fromkeys(
-        (region, metric)
-        for case in cases
-        for region, metrics in next(iter(tables.values()))["cases"][case].items()
-        for metric in metrics
-        if _has_merit(metric)
-    )
-    rows = []
-    for (first, one), (second, two) in combinations(tables.items(), 2):
-        for region, metric in keys:
-            values = [
-                np.array([_number(table["cases"][case].get(region, {}).get(metric)) for case in cases])
-                for table in (one, two)
-            ]
-            found = paired_difference(values[0].tolist(), values[1].tolist(), patients)
-            both = np.isfinite(values[0]) & np.isfinite(values[1])
-            means = [float(v[both].mean()) if both.any() else float("nan") for v in values]
-            row = {"first": first, "second": second, "region": region, "metric": metric}
-            row |= {"first_mean": means[0], "second_mean": means[1], "difference": found.mean}
-            row |= {"low": found.low, "high": found.high, "p": found.p, "p_holm": float("nan")}
-            row |= {"rank_biserial": found.rank_biserial, "cohen_dz": found.cohen_dz, "n": found.n}
-            if metric in margins:
-                row["margin"] = margins[metric]
-                row["non_inferior"] = _not_worse(found, metric, margins[metric])
-            rows.append(row)
-    for metric in dict.fromkeys(row["metric"] for row in rows):
-        family = [row for row in rows if row["metric"] == metric]
-        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
-            row["p_holm"] = float(p)
-            row["better"] = _verdict(row)
-    return rows
-
-
-def _not_worse(found: Difference, metric: str, margin: float) -> bool | None:
-    direction = better(metric)
-    return non_inferior(found, margin, direction > 0) if direction and found.n > 1 else None
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    """Which one is better, where both the interval and the corrected test say so; empty where they do not."""
-    direction = better(row["metric"])
-    if not direction or not row["p_holm"] < ALPHA or not (row["low"] > 0 or row["high"] < 0):
-        return ""
-    return str(row["second"] if row["difference"] * direction > 0 else row["first"])
-
-
-def _ranking(tables: Mapping[str, Mapping[str, Any]], cases: Sequence[str]) -> list[dict[str, Any]]:
-    """KiTS's rank-then-aggregate table over the common cases."""
-    means = {
-        name: [
-            float(np.mean([table["cases"][case][region][metric] for case in cases]))
-            for metric in ("dice", "surface_dice")
-            for region in REGIONS
-        ]
-        for name, table in tables.items()
-    }
-    return [vars(standing) for standing in rank_teams(means)]
-
-
-def _methods(scores: Mapping[str, Any], cases: int, patients: int) -> str:
-    return (
-        f"Predictions were scored with the protocol {scores['protocol']} ({scores['empty_policy'].rstrip('.')}) on "
-        f"{cases} cases of {patients} patients; methods were compared by mean paired differences with 95 % percentile "
-        f"bootstrap intervals over patients ({SAMPLES} samples) and two-sided Wilcoxon signed-rank tests; p-values "
-        "were adjusted by Holm's method over all regions and pairs of methods of a metric; effect sizes are "
-        "matched-pairs rank-biserial correlations and Cohen's dz."
-    )
-
-
 def _warnings(tables: Mapping[str, Mapping[str, Any]], cases: Sequence[str]) -> list[str]:
     warnings = []
     for name, table in tables.items():
@@ -210,30 +144,80 @@ def _warnings(tables: Mapping[str, Mapping[str, Any]], cases: Sequence[str]) -> 
     return warnings
 
 
-def _text(answer: Mapping[str, Any]) -> str:
-    lines = [f"{len(answer['cases'])} cases in common, protocol {answer['protocol']}"]
-    for row in answer["comparisons"]:
-        if "dice" not in row["metric"].lower() or row["difference"] is None:
-            continue
-        interval = f" ({row['low']:+.4f} to {row['high']:+.4f})" if row["low"] is not None else ""
-        verdict = f"{row['better']} is better" if row["better"] else "no difference shown"
-        lines.append(
-            f"{row['region']} {row['metric']}: {row['first']} {row['first_mean']:.4f}, {row['second']} "
-            f"{row['second_mean']:.4f}, difference {row['difference']:+.4f}{interval}, Holm p {row['p_holm']:.3g}, "
-            f"n {row['n']}: {verdict}"
-        )
-    lines += [f"rank {row['final_rank']}: {row['team']}" for row in answer["ranking"]]
-    return "\n".join([*lines, *(f"warning: {text}" for text in answer["warnings"]), answer["methods"]])
+def _group_warnings(groups: Sequence[Group], asked: Path | None) -> list[str]:
+    if asked is None:
+        return []
+    if not groups:
+        return [f"{asked}: no group of 3 cases or more"]
+    return ["subgroups are looked at after the fact: what they show is a question for other data, not an answer"]
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
-    return text.getvalue()
+def _require_metrics(field: Field, margins: Mapping[str, float], claims: Mapping[str, float]) -> None:
+    known = sorted({metric for _, metric in field.columns()})
+    for option, table in (("margin", margins), ("claim", claims)):
+        for metric, value in table.items():
+            if metric not in known:
+                raise UsageError(f"--{option} of {metric!r}", wanted=f"one of {known}")
+            if not (np.isfinite(value) and value > 0):
+                raise UsageError(f"--{option} {metric}={value:g}", wanted="a number above 0")
+            if option == "margin" and not better(metric):
+                raise UsageError(
+                    f"--margin of {metric!r}",
+                    wanted="a metric of which more (or less) is better, without a best middle",
+                )
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+def _ranking(field: Field) -> list[dict[str, Any]]:
+    """KiTS's official table over the common cases, with how firmly each rank stands; empty for other protocols."""
+    protocol = next(iter(field.tables.values()))["protocol"]
+    if protocol not in OFFICIAL:
+        return []
+    columns = [(region, metric) for metric in ("dice", "surface_dice") for region in REGIONS]
+    table = {name: np.array([field.column(name, r, m) for r, m in columns]) for name in field.tables}
+    standing = rank_teams({name: values.mean(axis=1).tolist() for name, values in table.items()})
+    firm = official_stability(table, field.patients)
+    return [vars(row) | firm[row.team] for row in standing]
+
+
+def _standings(field: Field) -> list[dict[str, Any]]:
+    """Ranks of every region by its telling metrics."""
+    rows = []
+    for region, metric in field.columns():
+        if metric in HEADLINES:
+            values = {name: field.column(name, region, metric).tolist() for name in field.tables}
+            found = standings(values, field.patients, better(metric) > 0)
+            if found:
+                rows.append({"region": region, "metric": metric, **found})
+    return rows
+
+
+def _agreement(field: Field) -> list[dict[str, Any]]:
+    """Bland and Altman's limits of every method's volumes with the truth's, and the points to draw."""
+    rows = []
+    for name, table in field.tables.items():
+        volumes = table.get("volumes_ml") or {}
+        regions = dict.fromkeys(region for case in field.cases for region in volumes.get(case, {}))
+        for region in regions:
+            pairs = [
+                (volumes[case][region], p)
+                for case, p in zip(field.cases, field.patients, strict=True)
+                if region in volumes.get(case, {})
+            ]
+            truth, prediction = [pair[0] for pair, _ in pairs], [pair[1] for pair, _ in pairs]
+            found = asdict(bland_altman(truth, prediction, [p for _, p in pairs]))
+            points = [list(pair) for pair, _ in pairs]
+            rows.append({"evaluation": name, "region": region, **found, "truth_and_prediction_ml": points})
+    return rows
+
+
+def _values(field: Field) -> list[dict[str, Any]]:
+    """Every case's value of the telling metrics, for the charts."""
+    return [
+        {
+            "region": region,
+            "metric": metric,
+            "evaluations": {name: field.column(name, region, metric).tolist() for name in field.tables},
+        }
+        for region, metric in field.columns()
+        if metric in HEADLINES
+    ]

@@ -107,6 +107,7 @@ class Difference:
         rank_biserial: -1 to 1, the share of rank sums for the second less that for the first.
         cohen_dz: mean difference in its own standard deviations; NaN if they do not vary.
         n: patients that have both values.
+        sd: standard deviation of the patients' differences; NaN for fewer than two.
     """
 
     mean: float
@@ -116,6 +117,7 @@ class Difference:
     rank_biserial: float
     cohen_dz: float
     n: int
+    sd: float = float("nan")
 
 
 def paired_difference(
@@ -140,7 +142,8 @@ def paired_difference(
     ranks = stats.rankdata(np.abs(moved))
     biserial = float((ranks * np.sign(moved)).sum() / ranks.sum()) if moved.size else 0.0
     p = float(stats.wilcoxon(moved).pvalue) if moved.size else 1.0
-    return Difference(estimate.value, estimate.low, estimate.high, p, biserial, dz, int(change.size))
+    sd = spread if change.size > 1 else nan
+    return Difference(estimate.value, estimate.low, estimate.high, p, biserial, dz, int(change.size), sd)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
