@@ -29,6 +29,26 @@ def found(root: Path, kind: str = "folder") -> list[tuple[str, str, str]]:
     ]
 
 
+def public_samples(root: Path) -> dict[str, Path]:
+    """A set of one or two cases in each public set's own layout; the files are empty."""
+    for kind, label in (("kits19", "segmentation"), ("kits21", "aggregated_MAJ_seg"), ("kits23", "segmentation")):
+        touch(root / kind, *(f"case_0000{i}/{name}.nii.gz" for i in (0, 3) for name in ("imaging", label)))
+    touch(root / "lits", "batch 1/volume-0.nii", "batch 1/segmentation-0.nii", "volume-28.nii", "segmentation-28.nii")
+    touch(root / "msd", "imagesTr/liver_0.nii.gz", "labelsTr/liver_0.nii.gz", "imagesTr/._liver_0.nii.gz")
+    table = {
+        "name": "Liver",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "liver", "2": "cancer"},
+        "training": [{"image": "./imagesTr/liver_0.nii.gz", "label": "./labelsTr/liver_0.nii.gz"}],
+    }
+    (root / "msd" / "dataset.json").write_text(json.dumps(table))
+    touch(root / "ircadb", *(f"3Dircadb1.{n}/{part}/image_0" for n in (2, 10) for part in PARTS))
+    return {kind: root / kind for kind in ("kits19", "kits21", "kits23", "lits", "msd", "ircadb")}
+
+
+PARTS = ("PATIENT_DICOM", "MASKS_DICOM/liver", "MASKS_DICOM/livertumor01")
+
+
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantoms") / "tiny"
@@ -36,8 +56,8 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_contract_of_every_kind(phantoms: Path) -> None:
-    samples = {"folder": phantoms, "phantom": phantoms}
+def test_contract_of_every_kind(phantoms: Path, tmp_path: Path) -> None:
+    samples = {"folder": phantoms, "phantom": phantoms, **public_samples(tmp_path)}
     assert set(samples) == set(names()), "a new kind of data set needs a sample here"
     assert set(describe()) == set(names()) and all(describe().values())
     for name, path in samples.items():

@@ -352,14 +352,7 @@ SCHEMES: dict[str, LabelScheme] = {
         LabelScheme(
             "hepatic_vessel",
             (
-                Label(
-                    1,
-                    "hepatic vessel",
-                    "other",
-                    "liver",
-                    colour="#0072B2",
-                    snomed=("732006002", "Hepatic blood vessel"),
-                ),
+                Label(1, "hepatic vessel", "other", "liver", colour="#0072B2"),
                 Label(2, "tumour", "tumour", "liver", colour="#D55E00", snomed=_MASS),
             ),
             (Region("vessel", (1,)), Region("lesion", (2,))),
@@ -381,8 +374,7 @@ SCHEMES: dict[str, LabelScheme] = {
                 Region("lesion", (2,)),
                 Region("right_kidney", (4,)),
                 Region("left_kidney", (5,)),
-                Region("spleen", (6,)),
-                Region("gallbladder", (7,)),
+                *(Region(name, (value,)) for value, name in ((6, "spleen"), (7, "gallbladder"))),
             ),
         ),
         LabelScheme(

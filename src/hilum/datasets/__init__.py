@@ -3,7 +3,8 @@
 Comes in: the name of a kind (a file in this folder, or a dotted name of anybody's own module) and a path. Goes out: a
 ``Dataset``: cases with image, labels and patient, and the label scheme where the data tell it. No voxel is read here.
 
-A new kind is one file ``datasets/NAME.py`` with a docstring and ``open_dataset(path) -> Dataset``.
+A new kind is one file ``datasets/NAME.py`` with a docstring and ``open_dataset(path) -> Dataset``. A public set also
+has ``FACTS`` (licence, citation, mirrors, traps) and ``listing(path)``: its cases as they should be, files or none.
 """
 
 from __future__ import annotations
@@ -11,15 +12,22 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 from hilum.datasets.cases import CaseRef, Dataset
+from hilum.datasets.facts import Facts, RemoteFile, Trap
 from hilum.datasets.folds import make_folds, read_folds, write_folds
 from hilum.errors import DatasetError, UsageError
 
 __all__ = [
     "CaseRef",
     "Dataset",
+    "Facts",
+    "RemoteFile",
+    "Trap",
     "describe",
+    "facts_of",
+    "list_dataset",
     "make_folds",
     "names",
     "open_dataset",
@@ -27,7 +35,7 @@ __all__ = [
     "write_folds",
 ]
 
-_NO_KINDS = ("cases", "folds", "pairing")
+_NO_KINDS = ("cases", "facts", "folds", "kits_layout", "pairing")
 
 
 def names() -> list[str]:
@@ -44,6 +52,34 @@ def describe() -> dict[str, str]:
     return found
 
 
+def facts_of(name: str) -> Facts | None:
+    """What is known about a public set; None for kinds that are no public set (``folder``, ``phantom``, own modules).
+
+    Raises:
+        UsageError: no such kind.
+    """
+    facts = getattr(_module(name), "FACTS", None)
+    return facts if isinstance(facts, Facts) else None
+
+
+def list_dataset(name: str, path: str | Path) -> Dataset:
+    """The cases as they should be, even if files of them are missing; for looking a set over before it is used.
+
+    Raises:
+        UsageError: no such kind.
+        DatasetError: nothing of such a data set is there.
+    """
+    path = Path(path).expanduser()
+    look = getattr(_module(name), "listing", None)
+    if look is None:
+        return open_dataset(name, path)
+    if not path.exists():
+        raise DatasetError("no such file or folder", where=path)
+    found = look(path)
+    assert isinstance(found, Dataset), found
+    return found
+
+
 def open_dataset(name: str, path: str | Path) -> Dataset:
     """Open a data set.
 
@@ -56,19 +92,7 @@ def open_dataset(name: str, path: str | Path) -> Dataset:
         DatasetError: the path does not hold such a data set.
     """
     path = Path(path).expanduser()
-    if name in names():
-        module = importlib.import_module(f"hilum.datasets.{name}")
-    elif "." in name:
-        try:
-            module = importlib.import_module(name)
-        except ImportError as error:
-            raise UsageError(
-                f"data set kind {name!r} cannot be imported ({error})", fix="put it on PYTHONPATH"
-            ) from None
-        if not hasattr(module, "open_dataset"):
-            raise UsageError(f"module {name!r} has no open_dataset(path)", fix="write that function in it")
-    else:
-        raise UsageError(f"no kind of data set {name!r}", wanted=f"one of {names()}, or a dotted module name")
+    module = _module(name)
     if not path.exists():
         raise DatasetError("no such file or folder", where=path)
     dataset = module.open_dataset(path)
@@ -77,3 +101,17 @@ def open_dataset(name: str, path: str | Path) -> Dataset:
             f"open_dataset of {name!r} returned {type(dataset).__name__}", wanted="a hilum.datasets.Dataset"
         )
     return dataset
+
+
+def _module(name: str) -> Any:
+    if name in names():
+        return importlib.import_module(f"hilum.datasets.{name}")
+    if "." not in name:
+        raise UsageError(f"no kind of data set {name!r}", wanted=f"one of {names()}, or a dotted module name")
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(f"data set kind {name!r} cannot be imported ({error})", fix="put it on PYTHONPATH") from None
+    if not hasattr(module, "open_dataset"):
+        raise UsageError(f"module {name!r} has no open_dataset(path)", fix="write that function in it")
+    return module

@@ -6,9 +6,10 @@ Comes in: paths. Goes out: frozen records, checked once so that later stages nee
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hilum.errors import DatasetError
 from hilum.labels import LabelScheme
@@ -23,12 +24,14 @@ class CaseRef:
         image: a scan file or DICOM folder.
         labels: a label map on the scan's grid, or None where there is none.
         patient: cases of one patient are never split between training and validation.
+        facts: the clinical record, where the data set has a table of them; JSON's own types.
     """
 
     name: str
     image: Path
     labels: Path | None
     patient: str
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -71,10 +71,16 @@ def read_scan(path: str | Path, *, series: str | None = None, resample_tilt: boo
 def read_labels(path: str | Path, scheme: LabelScheme) -> Volume:
     """Read a label map as uint8, every value known to the scheme.
 
+    A folder with a folder of DICOM masks for each structure becomes one label map (``mask_folders``).
+
     Raises:
         LabelError: fractions or labels that the scheme does not know.
         ScanError, GeometryError: the file cannot be read.
     """
+    from hilum.scans.mask_folders import is_mask_folders, read_mask_folders
+
+    if is_mask_folders(Path(path)):
+        return read_mask_folders(path, scheme)
     volume = read_volume(path)
     return volume.with_array(scheme.check(volume.array, volume.source))
 
