@@ -34,6 +34,7 @@ import numpy as np
 from hilum.config import PrepareOptions
 from hilum.errors import ModelError, RecipeError
 from hilum.labels import LabelScheme
+from hilum.prepare.conventions import OWN, Conventions
 from hilum.prepare.fingerprint import Fingerprint
 
 FORMAT = 1
@@ -90,6 +91,7 @@ class Plan:
         normalisation: of intensities.
         separate_z: slices are so thick that they are resampled in plane only, nearest along D.
         median_shape: the median case at ``spacing_mm``.
+        conventions: what the model of another toolkit wants otherwise.
     """
 
     dims: int
@@ -103,10 +105,14 @@ class Plan:
     normalisation: Normalisation
     separate_z: bool
     median_shape: Triple
+    conventions: Conventions = OWN
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers, with the format's number."""
-        return {"format": FORMAT, **{key: _listed(value) for key, value in asdict(self).items()}}
+        table = {key: _listed(value) for key, value in asdict(self).items()}
+        if self.conventions == OWN:
+            del table["conventions"]
+        return {"format": FORMAT, **table}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Plan:
@@ -118,8 +124,9 @@ class Plan:
         if table.get("format") != FORMAT:
             raise ModelError(f"a plan of format {table.get('format')!r}", wanted=f"format {FORMAT}", fix="plan again")
         try:
-            values = {key: _tupled(table[key]) for key in cls.__dataclass_fields__}
-            return cls(**{**values, "normalisation": Normalisation(**table["normalisation"])})
+            values = {key: _tupled(table[key]) for key in cls.__dataclass_fields__ if key != "conventions"}
+            own = {"normalisation": Normalisation(**table["normalisation"])}
+            return cls(**{**values, **own, "conventions": Conventions.from_json(table.get("conventions", {}))})
         except (KeyError, TypeError) as error:
             raise ModelError(f"a plan that cannot be read ({error})", fix="plan again") from None
 

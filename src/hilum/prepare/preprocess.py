@@ -4,19 +4,23 @@ Comes in: a Volume in the file's own axis order and the plan. Goes out: a Case, 
 spacing, and label maps prepared alike; ``undo_labels`` takes a label map back onto the scan's own grid. Reads no file.
 
 Nothing is cropped: a scan's body fills most of it, and a crop that errs loses an organ for good. Normalising is the
-network's business (``Plan.normalisation``), so that prepared cases stay HU.
+network's business (``Plan.normalisation``), so that prepared cases stay HU. Models of other toolkits may want it
+otherwise (``Plan.conventions``): their axes, their crop, their normalisation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from hilum.errors import GeometryError
-from hilum.prepare.plan import Plan, is_anisotropic
-from hilum.prepare.resample import ImageSlabs, resample_image, resample_labels
+from hilum.prepare.conventions import box_to_look_at, inside_codes, nearest_axis, own_intensities
+from hilum.prepare.plan import Normalisation, Plan, is_anisotropic
+from hilum.prepare.resample import ImageSlabs, resample_labels
 from hilum.volume import Grid, Volume, require_same_grid
+
+AIR_HU = -1024.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +31,13 @@ class Case:
         image_DHW: int16 HU, SPL order, at the plan's spacing.
         grid: where ``image_DHW`` lies.
         source: the grid of the file, in its own axis order.
-        source_inside: the same voxels in SPL order; ``grid`` covers the same extent.
+        source_inside: the same voxels in SPL order, or those of them that are looked at, in the order that the model
+            wants; ``grid`` covers the same extent.
         name: the case's, for messages.
         separate_z: slices were resampled in plane only, nearest along D.
+        nearest_axis: the axis along which logits are not blended on the way back, or None.
+        normalisation: this scan's own where the model normalises each scan by itself, else None.
+        padding_hu: what lies around it where it is smaller than a patch.
     """
 
     image_DHW: np.ndarray
@@ -38,6 +46,9 @@ class Case:
     source_inside: Grid
     name: str = ""
     separate_z: bool = False
+    nearest_axis: int | None = None
+    normalisation: Normalisation | None = None
+    padding_hu: float = AIR_HU
 
 
 def prepare_scan(volume: Volume, plan: Plan, name: str = "", *, threads: int = 0) -> Case:
@@ -52,11 +63,10 @@ def prepare_scan(volume: Volume, plan: Plan, name: str = "", *, threads: int = 0
     Returns:
         The case, rounded to whole HU and clipped to int16.
     """
-    inside = volume.oriented()
-    grid = prepared_grid(inside.grid, plan)
-    separate = _separate_z(inside.grid, plan)
-    image = resample_image(inside.array, grid.shape, separate_z=separate, dtype=np.int16, threads=threads)
-    return Case(image, grid, volume.grid, inside.grid, name, separate)
+    streamed = stream_scan(volume, plan, name)
+    image = np.empty(streamed.grid.shape, np.int16)
+    streamed.slabs.fill(image, 0, threads)
+    return Case(image, **{field.name: getattr(streamed, field.name) for field in fields(streamed)[1:]})
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +88,9 @@ class StreamedCase:
     source_inside: Grid
     name: str = ""
     separate_z: bool = False
+    nearest_axis: int | None = None
+    normalisation: Normalisation | None = None
+    padding_hu: float = AIR_HU
 
 
 def stream_scan(volume: Volume, plan: Plan, name: str = "") -> StreamedCase:
@@ -88,11 +101,37 @@ def stream_scan(volume: Volume, plan: Plan, name: str = "") -> StreamedCase:
         plan: gives the spacing.
         name: for messages.
     """
-    inside = volume.oriented()
+    wants = plan.conventions
+    inside = volume.oriented(inside_codes(volume.grid, wants))
+    box = box_to_look_at(inside.array, wants)
+    if box is not None:
+        inside = inside.cropped([part.start for part in box], [part.stop for part in box])
     grid = prepared_grid(inside.grid, plan)
-    separate = _separate_z(inside.grid, plan)
-    slabs = ImageSlabs(inside.array, grid.shape, separate_z=separate, dtype=np.int16)
-    return StreamedCase(slabs, grid, volume.grid, inside.grid, name, separate)
+    normalisation, array, own = plan.normalisation, inside.array, None
+    if wants.intensities != "plan":
+        array, mean, std = own_intensities(array, wants)
+        normalisation = own = replace(normalisation, mean=mean, std=std)
+    nearest = nearest_axis(inside.spacing_mm, _target_mm(inside.grid, plan), wants)
+    separate = wants.nearest == "never" and _separate_z(inside.grid, plan)
+    slabs = ImageSlabs(
+        array,
+        grid.shape,
+        order=wants.order,
+        separate_z=separate,
+        nearest_axis=nearest,
+        clip=(normalisation.low, normalisation.high) if wants.clip_first else None,
+        dtype=np.int16,
+    )
+    padding = AIR_HU if wants.padding == "air" else float(normalisation.mean)
+    return StreamedCase(slabs, grid, volume.grid, inside.grid, name, separate, nearest, own, padding)
+
+
+def restream(case: Case | StreamedCase, plan: Plan) -> StreamedCase:
+    """The same scan for another plan: from the file's voxels where they are at hand, else from the prepared ones."""
+    image = case.slabs.image if isinstance(case, StreamedCase) else case.image_DHW
+    grid, separate = prepared_grid(case.source_inside, plan), _separate_z(case.source_inside, plan)
+    slabs = ImageSlabs(image, grid.shape, separate_z=separate, dtype=np.int16)
+    return StreamedCase(slabs, grid, case.source, case.source_inside, case.name, separate)
 
 
 def prepare_labels(
@@ -156,9 +195,32 @@ def prepared_grid(inside: Grid, plan: Plan) -> Grid:
         inside: the scan's grid in SPL order.
         plan: gives the spacing.
     """
-    spacing = plan.spacing_mm if plan.dims == 3 else (inside.spacing_mm[0], *plan.spacing_mm[1:])
-    grid = inside.respaced(spacing)
+    grid = inside.respaced(_target_mm(inside, plan))
     return inside if grid.shape == inside.shape else grid
+
+
+def placed(box: Volume, source: Grid) -> np.ndarray:
+    """An array on ``Case.source_inside``, in whichever order, as one on the file's own grid; 0 outside the box.
+
+    Args:
+        box: voxels on ``Case.source_inside``.
+        source: the grid of the file.
+    """
+    turned = box.oriented(source.codes)
+    if turned.shape == source.shape:
+        assert turned.grid.same_as(source), (turned.grid, source)
+        return turned.array
+    start = np.rint(source.index(turned.affine[:3, 3])).astype(int)
+    stop = start + np.array(turned.shape)
+    assert source.cropped(start, stop).same_as(turned.grid), (turned.grid, source)
+    whole = np.zeros(source.shape, turned.array.dtype)
+    whole[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = turned.array
+    return whole
+
+
+def _target_mm(inside: Grid, plan: Plan) -> tuple[float, float, float]:
+    """The plan's spacing; in 2D slices stay where they are."""
+    return plan.spacing_mm if plan.dims == 3 else (inside.spacing_mm[0], *plan.spacing_mm[1:])
 
 
 def _separate_z(inside: Grid, plan: Plan) -> bool:

@@ -30,7 +30,7 @@ from hilum.labels import count_labels
 Shape = tuple[int, int, int]
 
 _NEGLIGIBLE = 1e-7  # weights below: at most 0.001 HU of a voxel of 3000 HU
-_ROWS = 24  # output rows a block: more rows waste products outside the band, fewer waste calls
+ROWS = 24  # output rows a block: more rows waste products outside the band, fewer waste calls
 _SMALL = 64**3  # multiplications up to which OpenBLAS stays in the calling thread
 _PAD = 12  # voxels that scipy repeats at the edge before its prefilter; equal values need the same number
 
@@ -78,9 +78,13 @@ class ImageSlabs:
 
     Args:
         image_DHW, shape, order, separate_z, dtype: as for ``resample_image``; the image is kept, not copied.
+        nearest_axis: the axis of order 0, whichever it is; ``separate_z`` is the same for axis 0.
+        clip: least and greatest value that voxels are clipped to before anything else.
 
     Attributes:
         shape: of the whole.
+        dtype: of the slices.
+        image: what is resampled.
     """
 
     def __init__(
@@ -91,16 +95,22 @@ class ImageSlabs:
         order: int = 3,
         separate_z: bool = False,
         dtype: Any = np.float32,
+        nearest_axis: int | None = None,
+        clip: tuple[float, float] | None = None,
     ):
-        self.shape, self.dtype, self._image = _shape(shape), np.dtype(dtype), image_DHW
+        self.shape, self.dtype, self.image = _shape(shape), np.dtype(dtype), image_DHW
         assert image_DHW.ndim == 3 and order in (0, 1, 3), (image_DHW.shape, order)
         self._copies = image_DHW.shape == self.shape
-        matrix_z = _matrix(image_DHW.shape[0], self.shape[0], 0 if separate_z else order)
+        nearest_axis = 0 if separate_z else nearest_axis
+        orders = [0 if axis == nearest_axis else order for axis in range(3)]
+        matrix_z = _matrix(image_DHW.shape[0], self.shape[0], orders[0])
         self._blocks = _blocks(matrix_z)
-        self._in_plane = [_blocks(_matrix(image_DHW.shape[axis], self.shape[axis], order)) for axis in (1, 2)]
-        self._separate_z = separate_z
+        self._in_plane = [_blocks(_matrix(image_DHW.shape[axis], self.shape[axis], orders[axis])) for axis in (1, 2)]
+        self._separate_z, self._clip = nearest_axis == 0, clip
         if not self._copies:
-            self._low, self._high = _range(image_DHW, matrix_z if separate_z else None)
+            self._low, self._high = _range(image_DHW, matrix_z if self._separate_z else None)
+            if clip is not None:
+                self._low, self._high = np.clip(self._low, *clip), np.clip(self._high, *clip)
 
     def fill(self, out_SHW: np.ndarray, first: int, threads: int = 0) -> None:
         """Fill ``out_SHW`` with slices ``first`` and following; whole blocks are computed, whatever is asked for."""
@@ -117,11 +127,11 @@ class ImageSlabs:
         """About how much memory one thread needs at its peak, in bytes."""
         if self._copies:
             return 0
-        _, old_h, old_w = self._image.shape
+        _, old_h, old_w = self.image.shape
         _, new_h, new_w = self.shape
         read = max(block.last - block.first for block in self._blocks)
         rows = max(block.stop - block.start for block in self._blocks)
-        return 4 * max(
+        return 4 * max(  # type: ignore[no-any-return]
             (read + rows) * old_h * old_w,
             rows * (old_h * old_w + old_h * new_w + new_h * new_w),
             2 * rows * new_h * new_w,
@@ -130,10 +140,10 @@ class ImageSlabs:
     def _compute(self, block: _Block, rows: slice, out: np.ndarray) -> None:
         """Some slices of a block; all of it is computed, so that the numbers never depend on what was asked for."""
         if self._copies:
-            part = self._image[rows]
+            part = self.image[rows] if self._clip is None else self.image[rows].clip(*self._clip)
             _store(out, part if part.dtype == out.dtype else part.astype(np.float32))
             return
-        planes = _plane(_along_z(self._image, block), self._in_plane[0], self._in_plane[1])
+        planes = _plane(_along_z(self.image, block, self._clip), self._in_plane[0], self._in_plane[1])
         ends = slice(block.start, block.stop) if self._separate_z else slice(None)
         np.clip(planes, self._low[ends], self._high[ends], out=planes)  # as skimage: an overshoot would be no tissue
         _store(out, planes[rows.start - block.start : rows.stop - block.start])
@@ -288,17 +298,19 @@ def _blocks(matrix: np.ndarray) -> list[_Block]:
     count, old = matrix.shape
     copies = count == old and bool((matrix == np.eye(old)).all())
     blocks = []
-    for start in range(0, count, _ROWS):
-        stop = min(start + _ROWS, count)
+    for start in range(0, count, ROWS):
+        stop = min(start + ROWS, count)
         columns = _span((np.abs(matrix[start:stop]) > _NEGLIGIBLE).any(axis=0))
         weights = np.ascontiguousarray(matrix[start:stop, columns], np.float32)
         blocks.append(_Block(start, stop, columns.start, columns.stop, None if copies else weights))
     return blocks
 
 
-def _along_z(image_DHW: np.ndarray, block: _Block) -> np.ndarray:
+def _along_z(image_DHW: np.ndarray, block: _Block, clip: tuple[float, float] | None = None) -> np.ndarray:
     """Some output slices, still with the old rows and columns: (stop - start, H, W) float32."""
     slab = np.ascontiguousarray(image_DHW[block.first : block.last], np.float32)
+    if clip is not None:
+        slab = slab.clip(*clip)
     if block.weights is None:
         return slab
     out = np.empty((len(block.weights), *slab.shape[1:]), np.float32)
