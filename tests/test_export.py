@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch.nn import functional
 
-from hilum.inference.export import Axis, LabelExporter
+from hilum.inference.export import Axis, LabelExporter, MapExporter, background_logits, entropy
 
 Shape = tuple[int, int, int]
 SIZES = st.tuples(*[st.integers(1, 9)] * 3)
@@ -145,8 +145,7 @@ def test_regions_are_written_one_over_the_other(prepared, target, count, cuts, s
 
 def test_where_no_region_was_asked_for_there_is_none():
     exporter = LabelExporter((1, 2, 2), (1, 2, 2), 2, writers=[(0, 1), (1, 2)])
-    first, others = exporter.background
-    exporter.take(torch.tensor([first, others])[:, None, None, None].expand(2, 1, 2, 2))
+    exporter.take(torch.tensor(background_logits(2, regions=True))[:, None, None, None].expand(2, 1, 2, 2))
     assert not exporter.classes_ZYX.any()
 
 

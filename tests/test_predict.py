@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from hilum.config import InferenceOptions
 from hilum.errors import ModelError, RecipeError, UsageError
-from hilum.inference import predict as predict_module
 from hilum.inference.export import SURE
-from hilum.inference.predict import AIR_HU, Predictor, air_below, mirror_axes
+from hilum.inference.folds import mirror_axes
+from hilum.inference.predict import AIR_HU, Predictor, air_below
 from hilum.labels import SCHEMES, scheme_from
 from hilum.model import NetworkSpec, load_model, save_model
 from hilum.networks import plan_options
@@ -107,13 +107,15 @@ def test_rolling_slabs_equal_the_unbounded_way_bit_for_bit(unet, shape, target):
 
 def unbounded(predictor: Predictor, image: np.ndarray, target: tuple[int, int, int]) -> np.ndarray:
     """All logits of the whole scan at once, then all of them interpolated, then the argmax."""
-    padded, before = predict_module._padded(image, predictor.plan.patch)
+    lack = [max(0, p - n) for n, p in zip(image.shape, predictor.plan.patch, strict=True)]
+    before = [n // 2 for n in lack]
+    padded = np.pad(image, [(b, n - b) for b, n in zip(before, lack, strict=True)], constant_values=-1024)
     weights = torch.from_numpy(gaussian_weights(predictor.plan.patch))
     total, weight = torch.zeros((4, *padded.shape)), torch.zeros(padded.shape)
     with torch.inference_mode():
         for start in tile_starts(padded.shape, predictor.plan.patch, predictor.overlap):
-            box = predict_module._box(start, predictor.plan.patch)
-            total[:, *box] += predictor._logits(torch.from_numpy(padded[box])[None, None])[0] * weights
+            box = tuple(slice(s, s + p) for s, p in zip(start, predictor.plan.patch, strict=True))
+            total[:, *box] += predictor.folds.logits(torch.from_numpy(padded[box])[None])[0] * weights
             weight[box] += weights
     inside = tuple(slice(b, b + n) for b, n in zip(before, image.shape, strict=True))
     return everything_at_once((total / weight)[:, *inside], target)
@@ -148,19 +150,19 @@ def test_folds_and_mirrors_of_a_symmetric_network_change_nothing(tmp_path):
     scan = scan_of(blocks((19, 31, 23)), SPACING_MM)
     plain = Predictor(threshold_model(tmp_path / "one"), "cpu").segment(scan)
     both = Predictor(threshold_model(tmp_path / "two", folds=2, mirror=True), "cpu")
-    assert both.mirror and len(both._flips) == 8
+    assert both.mirror and len(both.folds.flips) == 8
     assert np.array_equal(both.segment(scan).array, plain.array)
 
 
 def test_mirrored_copies_are_flipped_back(unet):
     mirrored = Predictor(unet.model, "cpu", mirror=True)
-    tiles = torch.randn((1, 1, 8, 16, 16), generator=torch.Generator().manual_seed(0)) * 300
+    tiles = torch.randn((1, 8, 16, 16), generator=torch.Generator().manual_seed(0)) * 300
     with torch.inference_mode():
-        logits = mirrored._logits(tiles)
-        turned = mirrored._logits(tiles.flip(-1)).flip(-1)
+        logits = mirrored.folds.logits(tiles)
+        turned = mirrored.folds.logits(tiles.flip(-1)).flip(-1)
     # averaging over all flips makes the network symmetric; bf16 convolutions round at 3 digits
     assert torch.allclose(logits, turned, atol=0.05)
-    assert not torch.allclose(logits, unet._logits(tiles), atol=0.05)
+    assert not torch.allclose(logits, unet.folds.logits(tiles), atol=0.05)
 
 
 def test_left_and_right_are_not_swapped_where_the_scheme_tells_them_apart():
@@ -171,7 +173,7 @@ def test_left_and_right_are_not_swapped_where_the_scheme_tells_them_apart():
 
 
 def test_a_scan_of_air_is_background_without_asking_the_network(thresholds, monkeypatch):
-    monkeypatch.setattr(thresholds, "_logits", lambda tiles: pytest.fail("the network was asked"))
+    monkeypatch.setattr(thresholds.folds, "logits", lambda *_, **__: pytest.fail("the network was asked"))
     scan = scan_of(blocks((20, 30, 40)), SPACING_MM)
     air = scan.with_array(np.full(scan.shape, air_below(thresholds.plan), np.int16))
     prediction = thresholds.predict(prepare_scan(air, thresholds.plan))
@@ -245,7 +247,7 @@ def test_post_processing_belongs_to_segment(tmp_path):
 
 def test_a_network_that_gives_nan_is_a_model_error(tmp_path):
     predictor = Predictor(threshold_model(tmp_path / "m"), "cpu")
-    predictor._networks[0].edges[1] = float("nan")
+    predictor.folds.networks[0].edges[1] = float("nan")
     with pytest.raises(ModelError, match="NaN"):
         predictor.segment(scan_of(blocks((5, 6, 7)), SPACING_MM))
 

@@ -68,36 +68,60 @@ class PatchOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The loop. The run ends at ``steps`` or, where a budget is given, when the budget is spent.
+    """The loop. The run ends at ``steps`` (or ``epochs`` of ``epoch_steps``) or when the budget is spent.
 
     ``momentum`` is SGD's Nesterov momentum or Adam's beta1; below 0 it is the optimiser's usual one (0.99 and 0.9).
+    ``schedule``: "poly", "cosine", "constant", or "plateau", which falls in the last ``cooldown`` share of the run only
+    and is extended from where it began to fall. ``accumulate`` batches make one step. ``validation_cases`` held-out
+    cases are segmented whole during training, in ``validation_share`` of its time; with ``patience`` (looks without
+    a better true Dice end the run) or ``keep = "best"`` after every epoch. ``compile`` "auto" measures whether it pays
+    where a run is long. ``track`` lists "tensorboard" and "mlflow".
     """
 
     steps: int = 250_000
     epoch_steps: int = 250
+    epochs: int = 0
     budget: str = ""
     optimizer: str = "sgd"
     learning_rate: float = 0.01
     weight_decay: float = 3e-5
     momentum: float = -1.0
     schedule: str = "poly"
+    cooldown: float = 0.2
     warmup_steps: int = 0
     loss: str = "dice_ce"
     loss_options: dict[str, Any] = field(default_factory=dict)
     deep_supervision: bool = True
     ema: float = 0.0
     clip_norm: float = 12.0
+    accumulate: int = 1
+    validation_cases: int = 2
+    validation_share: float = 0.05
+    patience: int = 0
+    keep: Literal["last", "best"] = "last"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
     checkpoint_minutes: float = 5.0
+    track: tuple[str, ...] = ()
+    cost_per_hour: float = 0.0
     seed: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        """Where the run ends if no budget ends it before."""
+        return self.epochs * self.epoch_steps if self.epochs else self.steps
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How scans are segmented with the trained model."""
+    """How scans are segmented with the trained model.
+
+    ``region`` finds organs first and does only their boxes. Set it where that was validated for the model.
+    """
 
     overlap: float = 0.5
     mirror: bool = False
+    region: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ with another possible winner is blended; the labels are the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -89,7 +90,7 @@ class LabelExporter:
     Attributes:
         classes_ZYX: uint8 class indices, complete after the last plane.
         probabilities_KZYX: uint8 of shape (K-1, Z, Y, X), for regions (K, Z, Y, X), or None.
-        background: logits of a voxel that is background for sure: of the first output, and of every other.
+        entropy_ZYX: with probabilities, how undecided they are: uint8, 255 where all are equal (``_entropy``); or None.
     """
 
     def __init__(
@@ -103,10 +104,10 @@ class LabelExporter:
         nearest_axis: int | None = None,
     ):
         self.prepared, self.target, self.class_count, self.writers = prepared, target, class_count, tuple(writers)
-        self.background = (-SURE, -SURE) if writers else (SURE, 0.0)
         self.classes_ZYX = np.zeros(target, np.uint8)
         shown = class_count if writers else class_count - 1
         self.probabilities_KZYX = np.zeros((shown, *target), np.uint8) if probabilities else None
+        self.entropy_ZYX = np.zeros(target, np.uint8) if probabilities else None
         self._nearest_axis = nearest_axis
         self._z, self._y, self._x = (
             Axis.nearest(old, new) if axis == nearest_axis else Axis.between(old, new)
@@ -172,10 +173,15 @@ class LabelExporter:
             out[:] = (a * (1 - share) + b * share).argmax(0).to(torch.uint8).cpu().numpy()
 
     def _write_probabilities(self, z: int, low: int, high: int, share: float) -> None:
-        assert self.probabilities_KZYX is not None
+        assert self.probabilities_KZYX is not None and self.entropy_ZYX is not None
+        shares_KYX = self._shares(low, high, share)
+        self.entropy_ZYX[z] = as_bytes(entropy(shares_KYX, regions=bool(self.writers)))
+        self.probabilities_KZYX[:, z] = as_bytes(shares_KYX if self.writers else shares_KYX[1:])
+
+    def _shares(self, low: int, high: int, share: float) -> torch.Tensor:
+        """Probabilities of all outputs on an output plane: (K, Y, X)."""
         blend_KYX = self._at_target(low) * (1 - share) + self._at_target(high) * share
-        shares_KYX = blend_KYX.sigmoid() if self.writers else blend_KYX.softmax(0)[1:]
-        self.probabilities_KZYX[:, z] = (shares_KYX * 255).round().to(torch.uint8).cpu().numpy()
+        return blend_KYX.sigmoid() if self.writers else blend_KYX.softmax(0)
 
     def _at_target(self, index: int) -> torch.Tensor:
         """The prepared plane ``index`` on the scan's rows and columns: (K, Y, X)."""
@@ -192,6 +198,64 @@ class LabelExporter:
                 )[0].contiguous()
             self._inplane[index] = plane_KYX
         return self._inplane[index]
+
+
+class MapExporter:
+    """Takes finished planes of one number a voxel, 0 to 1, and fills a uint8 map on the scan's grid, 255 meaning 1.
+
+    Args:
+        prepared: (D, H, W) of the planes.
+        target: (Z, Y, X) of the scan in ``SPL`` order.
+
+    Attributes:
+        map_ZYX: complete after the last plane; interpolated linearly.
+    """
+
+    def __init__(self, prepared: Shape, target: Shape):
+        self.map_ZYX = np.zeros(target, np.uint8)
+        self._z = Axis.between(prepared[0], target[0])
+        self._taken = self._written = 0
+        self._planes: dict[int, torch.Tensor] = {}
+
+    def take(self, shares_DHW: torch.Tensor) -> None:
+        """The next planes; the caller may reuse the memory."""
+        for plane_HW in shares_DHW:
+            self._planes[self._taken] = functional.interpolate(
+                plane_HW[None, None], size=self.map_ZYX.shape[1:], mode="bilinear", align_corners=False
+            )[0, 0].clone()
+            self._taken += 1
+            while self._written < len(self.map_ZYX) and self._z.high[self._written] < self._taken:
+                z, share = self._written, float(self._z.share[self._written])
+                low, high = (self._planes[int(index[z])] for index in (self._z.low, self._z.high))
+                self.map_ZYX[z] = as_bytes(low * (1 - share) + high * share)
+                self._written += 1
+            still = int(self._z.low[self._written]) if self._written < len(self.map_ZYX) else self._taken
+            self._planes = {index: plane for index, plane in self._planes.items() if index >= still}
+
+
+def background_logits(outputs: int, *, regions: bool) -> tuple[float, ...]:
+    """The logits of a voxel that is background for sure, because no tile asked the network about it."""
+    return (-SURE,) * outputs if regions else (SURE, *[0.0] * (outputs - 1))
+
+
+def entropy(shares_KYX: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """(Y, X): Shannon's entropy of the classes' probabilities as a share of its largest value, ``log K``.
+
+    Of regions, which are judged one by one, the largest binary entropy.
+    """
+    shares_KYX = shares_KYX.clamp(1e-12, 1)
+    if regions:
+        rest_KYX = (1 - shares_KYX).clamp_min(1e-12)
+        bits_KYX = -(shares_KYX * shares_KYX.log2() + rest_KYX * rest_KYX.log2())
+        return bits_KYX.amax(0).clamp(0, 1)
+    if len(shares_KYX) == 1:
+        return torch.zeros_like(shares_KYX[0])
+    return (-(shares_KYX * shares_KYX.log()).sum(0) / math.log(len(shares_KYX))).clamp(0, 1)
+
+
+def as_bytes(shares: torch.Tensor) -> np.ndarray:
+    """0 to 1 as uint8, 255 meaning 1."""
+    return np.asarray((shares * 255).round().to(torch.uint8).cpu().numpy())
 
 
 def _foreground(

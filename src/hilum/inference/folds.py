@@ -1,0 +1,112 @@
+"""A batch of tiles to mean logits: all folds and mirrored copies of one model, in one pass over the tiles.
+
+Comes in: a Model, a device, a precision. Goes out: logits of int16 tiles, and how far the folds contradict each other.
+It knows no scan and no geometry.
+
+Shapes: B tiles at a time, C=1 channel, K outputs; d, h, w of a patch. Logits are averaged, not probabilities, over
+mirrored copies and folds alike, as nnU-Net v2 does.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import torch
+
+from hilum import device as devices
+
+if TYPE_CHECKING:
+    from hilum.model import Model
+
+
+class Folds:
+    """The networks of a model.
+
+    Args:
+        model: from ``hilum.model.load_model``.
+        device: where they compute.
+        precision: "auto", "fp32", "bf16", "fp16" (``hilum.device.autocast_dtype``).
+        mirror: average over mirrored copies of every tile.
+
+    Attributes:
+        networks: one a fold.
+        flips: the axes to flip for each copy, the first being none.
+    """
+
+    def __init__(self, model: Model, device: torch.device, precision: str = "auto", mirror: bool = False):
+        self.plan, self.device, self.regions = model.plan, device, model.spec.head == "regions"
+        self.dtype = devices.autocast_dtype(device, precision)
+        self.wanted_precision = precision
+        # On a CPU convolutions take 10 to 40 % less time with channels last (2D and 3D U-Net, fp32 and bf16).
+        last = {2: torch.channels_last, 3: torch.channels_last_3d}[self.plan.dims]
+        self._memory_format = last if device.type == "cpu" else None
+        self.networks = [self._network(model, fold) for fold in range(len(model.weights))]
+        self.flips = mirror_axes(self.plan.dims, model.scheme.sided) if mirror else [()]
+
+    @property
+    def precision(self) -> str:
+        """The type in which convolutions run: "bf16", "fp16" or "fp32"."""
+        return {torch.bfloat16: "bf16", torch.float16: "fp16", None: "fp32"}[self.dtype]
+
+    def logits(self, tiles_Bdhw: torch.Tensor, *, disagreement: bool = False, first_only: bool = False) -> torch.Tensor:
+        """Mean logits over folds and mirrored copies.
+
+        Args:
+            tiles_Bdhw: HU of any number type on the networks' device.
+            disagreement: also how far the folds contradict each other, as one more output (``_contradiction``).
+            first_only: ask one fold and no mirrored copy, to find where organs are.
+
+        Returns:
+            float32 (B, K, d, h, w), or (B, K+1, d, h, w).
+        """
+        images = self.plan.normalisation.apply(tiles_Bdhw[:, None].float())
+        if self.plan.dims == 2:
+            images = images[:, :, 0]
+        if self._memory_format is not None:
+            images = images.contiguous(memory_format=self._memory_format)
+        flips, networks = (self.flips[:1], self.networks[:1]) if first_only else (self.flips, self.networks)
+        total: torch.Tensor | None = None
+        each: list[torch.Tensor] = []
+        for network in networks:
+            own: torch.Tensor | None = None
+            for axes in flips:
+                with devices.autocast(self.device, self.wanted_precision):
+                    out = network(images.flip(axes) if axes else images)
+                out = (out.flip(axes) if axes else out).float()
+                total = out.clone() if total is None else total.add_(out)
+                if disagreement:
+                    own = out if own is None else own.add_(out)
+            if own is not None:
+                each.append(own / len(flips))
+        assert total is not None
+        mean = total / (len(networks) * len(flips))
+        if disagreement:
+            mean = torch.cat([mean, self._contradiction(each)], dim=1)
+        return mean[:, :, None] if self.plan.dims == 2 else mean
+
+    def _contradiction(self, logits: list[torch.Tensor]) -> torch.Tensor:
+        """(B, 1, ...): the mean distance of the folds' probabilities from their mean, 0 to below 1.
+
+        The distance is the total variation, half the sum of absolute differences: the probability that would have to
+        move. For a network of regions it is that of the region where it is largest.
+        """
+        shares = [x.sigmoid() if self.regions else x.softmax(1) for x in logits]
+        mean = torch.stack(shares).mean(0)
+        off = torch.stack([(share - mean).abs() for share in shares]).mean(0)
+        return off.amax(1, keepdim=True) if self.regions else off.sum(1, keepdim=True) / 2
+
+    def _network(self, model: Model, fold: int) -> torch.nn.Module:
+        network: torch.nn.Module = model.network(fold, self.device).eval()
+        if self._memory_format is not None:
+            network.to(memory_format=self._memory_format)  # type: ignore[call-overload]
+        return network
+
+
+def mirror_axes(dims: int, sided: bool) -> list[tuple[int, ...]]:
+    """The combinations of tensor axes to flip, beginning with none: 8 in 3D, 4 in 2D; half of that for sided schemes.
+
+    Axes count from the end (-1 is W, left-right), so that they hold with and without a batch.
+    """
+    axes = [axis for axis in range(-dims, 0) if not (sided and axis == -1)]
+    return [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
