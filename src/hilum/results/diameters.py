@@ -27,7 +27,7 @@ from scipy.spatial.distance import cdist
 from hilum.volume import Grid
 
 OUTLINE_VOXELS = 0.25
-_DIAMOND = OUTLINE_VOXELS * np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+_DIAMOND = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def diameters(mask_DHW: np.ndarray, grid: Grid) -> Diameters:
     """
     assert mask_DHW.shape == grid.shape and mask_DHW.any(), (mask_DHW.shape, grid.shape)
     to_mm = _in_plane_metric(grid)
-    outlines = {int(z): _outline(mask_DHW[z]) for z in np.flatnonzero(mask_DHW.any(axis=(1, 2)))}
+    outlines = outlines_of(mask_DHW)
     # the corner-to-corner distance of a slice's box bounds its diameter: most slices need no closer look
     bounds = {z: float(np.linalg.norm(np.ptp(points @ to_mm, axis=0))) for z, points in outlines.items()}
     best_mm, best_slice, best_pair = -1.0, 0, (np.zeros(2), np.zeros(2))
@@ -81,6 +81,16 @@ def diameters(mask_DHW: np.ndarray, grid: Grid) -> Diameters:
     )
 
 
+def outlines_of(mask_DHW: np.ndarray, beyond: float = OUTLINE_VOXELS) -> dict[int, np.ndarray]:
+    """For every slice that holds voxels: the (N, 2) hull vertices (row, column) of its outline.
+
+    Args:
+        mask_DHW: (D, H, W) bool.
+        beyond: how far the outline runs beyond the voxel centres, in voxels; above 0, or a single row has no hull.
+    """
+    return {int(z): _outline(mask_DHW[z], beyond) for z in np.flatnonzero(mask_DHW.any(axis=(1, 2)))}
+
+
 def _in_plane_metric(grid: Grid) -> np.ndarray:
     """(2, 2) matrix M: index differences (row, column) @ M are mm along two perpendicular directions of the slice."""
     row, column = grid.affine[:3, 1], grid.affine[:3, 2]
@@ -89,7 +99,7 @@ def _in_plane_metric(grid: Grid) -> np.ndarray:
     return np.array([[np.linalg.norm(across), row @ along], [0.0, np.linalg.norm(column)]])
 
 
-def _outline(mask_HW: np.ndarray) -> np.ndarray:
+def _outline(mask_HW: np.ndarray, beyond: float) -> np.ndarray:
     """(N, 2) hull vertices (row, column) of the outline, in order around it.
 
     The first and the last voxel of every row are enough: all others lie between them.
@@ -98,7 +108,7 @@ def _outline(mask_HW: np.ndarray) -> np.ndarray:
     first = mask_HW[rows].argmax(axis=1)
     last = mask_HW.shape[1] - 1 - mask_HW[rows, ::-1].argmax(axis=1)
     ends = np.concatenate([np.stack([rows, first], axis=1), np.stack([rows, last], axis=1)]).astype(float)
-    points = (ends[:, None] + _DIAMOND).reshape(-1, 2)
+    points = (ends[:, None] + beyond * _DIAMOND).reshape(-1, 2)
     vertices: np.ndarray = points[ConvexHull(points).vertices]
     return vertices
 

@@ -1,0 +1,60 @@
+"""How far apart two masks lie, and what lies within a margin.
+
+Comes in: masks or voxel indices on one grid, oblique or sheared as it may be. Goes out: mm and masks. It knows no
+labels.
+
+A gap is the space between the voxels, not between their centres: neighbours are 0 mm apart. With the two nearest
+centres ``n`` steps apart along the axis of most steps, the gap is their distance x (1 - 1/n).
+"""
+
+from __future__ import annotations
+
+import edt
+import numpy as np
+from scipy.spatial import cKDTree
+
+from hilum.volume import Grid
+
+
+def border_of(mask_DHW: np.ndarray) -> np.ndarray:
+    """(N, 3) indices of the voxels of a mask that have a face to something else, or to the end of the array."""
+    wide = np.pad(mask_DHW, 1)
+    core = wide.copy()
+    for axis in range(3):
+        core &= np.roll(wide, 1, axis) & np.roll(wide, -1, axis)
+    return np.argwhere((wide & ~core)[1:-1, 1:-1, 1:-1])
+
+
+def gap_mm(one: np.ndarray, other: np.ndarray, grid: Grid) -> float | None:
+    """The gap between two sets of voxels, 0 if they touch or overlap; None if either is empty.
+
+    Args:
+        one: (N, 3) indices, best the smaller set; border voxels are enough.
+        other: (M, 3) indices.
+        grid: on which both lie.
+    """
+    if len(one) == 0 or len(other) == 0:
+        return None
+    distances, nearest = cKDTree(grid.world(other)).query(grid.world(one))
+    row = int(np.argmin(distances))
+    steps = int(np.abs(one[row] - other[nearest[row]]).max())
+    return 0.0 if steps <= 1 else float(distances[row] * (1 - 1 / steps))
+
+
+def within(mask_DHW: np.ndarray, grid: Grid, margin_mm: float) -> np.ndarray:
+    """The voxels within a margin of a mask, itself included: (D, H, W) bool.
+
+    The mask's surface lies half a voxel (half the cube root of its volume) beyond its outermost centres.
+    """
+    reach = margin_mm + 0.5 * grid.voxel_volume_mm3 ** (1 / 3)
+    axes = grid.affine[:3, :3] / np.array(grid.spacing_mm)
+    if np.abs(axes.T @ axes - np.eye(3)).max() < 1e-4:
+        near: np.ndarray = edt.edt(~mask_DHW, anisotropy=grid.spacing_mm) <= reach
+        return near if mask_DHW.any() else np.zeros_like(mask_DHW)
+    near = mask_DHW.copy()  # sheared: a distance transform that takes spacings would be wrong
+    rest = np.argwhere(~mask_DHW)
+    border = border_of(mask_DHW)
+    if len(rest) and len(border):
+        found, _ = cKDTree(grid.world(border)).query(grid.world(rest), distance_upper_bound=reach + 1e-9)
+        near[tuple(rest[np.isfinite(found)].T)] = True
+    return near
