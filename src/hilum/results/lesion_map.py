@@ -15,7 +15,7 @@ import numpy as np
 
 from hilum.components import components_of
 from hilum.labels import LabelScheme
-from hilum.results.measure import bounding_box
+from hilum.results.inside import bounding_box
 from hilum.volume import INSIDE, Grid, Volume
 
 _SAME_MM = 0.01  # centres are written to a tenth of a micrometre
@@ -69,7 +69,8 @@ def lesion_map(labels: Volume, scheme: LabelScheme, lesions: Sequence[Mapping[st
         here[np.isnan(here)] = -1e6
         away = np.linalg.norm(cut.grid.world(here) - np.asarray(lesion["centroid_mm"]), axis=1)
         away[0] = np.inf
-        away[facts["voxel_counts"] != lesion["voxels"]] = np.inf
+        volumes_ml = facts["voxel_counts"] * (cut.grid.voxel_volume_mm3 / 1000)
+        away[np.abs(volumes_ml - lesion["volume_ml"]) > 1e-4 + 1e-3 * lesion["volume_ml"]] = np.inf
         best = int(away.argmin())
         if away[best] < _SAME_MM:
             table[best] = lesion["id"]

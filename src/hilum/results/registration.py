@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import edt
@@ -144,8 +145,7 @@ def _register(
     now: np.ndarray, now_mm: np.ndarray, before: np.ndarray, before_mm: np.ndarray, start: Motion | None
 ) -> Motion:
     """The motion that lays ``before`` on ``now``."""
-    import SimpleITK as sitk  # noqa: N813
-
+    sitk: Any = import_module("SimpleITK")
     fixed, moving = _image(now, now_mm), _image(before, before_mm)
     if start is None:
         first = sitk.Euler3DTransform(
@@ -185,8 +185,7 @@ def _register(
 
 def _image(mask: np.ndarray, origin_mm: np.ndarray) -> Any:
     """Signed distance to the surface in mm, positive inside, clipped; array axes x, y, z."""
-    import SimpleITK as sitk  # noqa: N813
-
+    sitk: Any = import_module("SimpleITK")
     distance = edt.sdf(mask, anisotropy=(RASTER_MM,) * 3, parallel=1)
     image = sitk.GetImageFromArray(np.clip(distance, -REACH_MM, REACH_MM).astype(np.float32).transpose(2, 1, 0))
     image.SetSpacing((RASTER_MM,) * 3)
