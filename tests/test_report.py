@@ -219,7 +219,7 @@ def test_an_evaluation_page_has_tables_charts_and_pictures(tmp_path: Path) -> No
     assert "What the means do not say" in page.text and f"the mean hides {EVIL}" in page.text
     assert EVIL in page.text and f"cannot be read {EVIL}" in page.text and "no prediction; left out" in page.text
     text = made.read_text(encoding="utf-8")
-    assert 'title="the prediction is empty"' in text and text.count("<svg") == 3
+    assert 'title="the prediction is empty"' in text and text.count("<svg") == 4
     assert "aria-sort" in text
 
 

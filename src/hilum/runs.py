@@ -16,11 +16,14 @@ from hilum.config import Recipe, with_labels
 from hilum.datasets import CaseRef, open_dataset
 from hilum.errors import InputError, UsageError
 from hilum.files import read_json
+from hilum.judge.compare import compare
 from hilum.judge.evaluate import Missing, evaluate, evaluate_pairs
 from hilum.judge.suspects import suspects_text, write_suspects
-from hilum.judge.trained import read_trained
+from hilum.judge.trained import read_trained, trained_by
 from hilum.labels import LabelScheme, scheme_from
-from hilum.pages.evaluation import evaluation_report
+from hilum.pages.comparison import comparison_report
+from hilum.pages.evaluation import evaluation_report, read_scores
+from hilum.pages.loading import stored_pictures
 from hilum.pages.run import run_report
 from hilum.progress import SILENT, Progress, clock
 from hilum.scans import read_labels, read_scan
@@ -81,7 +84,8 @@ def train_and_validate(
         maps = {name: predicted.predictions / f"{name}.nii.gz" for name in predicted.cases}
         answer["failed"] = dict(predicted.failed)
         if maps:
-            scores = judge(cases, maps, out / "validation", recipe.scheme, run.log, progress)
+            seen = read_trained(run.model)
+            scores = judge(cases, maps, out / "validation", recipe.scheme, run.log, progress, seen)
             answer["mean"], answer["failed"] = scores["mean"], answer["failed"] | scores.get("failures", {})
     page = run_report(out)
     answer["text"] = _say_run(answer, page, out)
@@ -95,6 +99,7 @@ def judge(
     scheme: LabelScheme,
     log: Path | None = None,
     progress: Progress = SILENT,
+    trained_on: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score the predictions of labelled cases (protocol ``plain``) and draw the page with the best and the worst.
 
@@ -105,6 +110,7 @@ def judge(
         scheme: what the labels mean.
         log: ``log.jsonl`` of the training run, for its curves.
         progress: where to tell.
+        trained_on: cases that the model has seen, for the audit.
 
     Returns:
         What ``OUT/scores.json`` holds.
@@ -112,7 +118,9 @@ def judge(
     known = {case.name: case for case in cases if case.labels is not None and case.name in predictions}
     pairs = {name: (Path(str(case.labels)), predictions[name]) for name, case in known.items()}
     patients = {case.name: case.patient for case in cases}
-    scores = evaluate_pairs(pairs, PLAIN, out, scheme=scheme, progress=progress, patients=patients)
+    scores = evaluate_pairs(
+        pairs, PLAIN, out, scheme=scheme, progress=progress, patients=patients, trained_on=trained_on
+    )
 
     def pictures(name: str) -> tuple[Volume | None, Volume, Volume]:
         truth, prediction = pairs[name]
@@ -135,15 +143,21 @@ def evaluate_and_report(
     trained_on: Path | None = None,
     fold: int | None = None,
     suspects: bool = False,
+    scans: Path | None = None,
+    probabilities: Path | None = None,
+    claimed: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Score two folders and draw the page.
 
     Args:
         truth, prediction, protocol, out, missing, workers, progress: as for ``judge.evaluate``.
         scheme: name of a label scheme.
-        trained_on: a model, a run, folds or a list of names that say what the model has seen; for the audit.
+        trained_on: a model, a run, folds or a list of names that say what the model has seen; for the audit. If None,
+            the model that ``hilum segment`` says it made the predictions with.
         fold: of a file of folds, the one held out.
         suspects: also order the cases by disagreement (``suspects.json``, ``suspects.csv``).
+        scans: folder of the cases' CT, for the pictures.
+        probabilities, claimed: as for ``judge.evaluate``.
 
     Returns:
         ``{"scores", "text", "exit_code"}``; the exit code is 1 if a case could not be scored.
@@ -158,25 +172,51 @@ def evaluate_and_report(
         missing=missing,
         workers=workers,
         progress=progress,
-        trained_on=read_trained(trained_on, fold) if trained_on else (),
+        trained_on=read_trained(trained_on, fold) if trained_on else trained_by(prediction),
+        probabilities=probabilities,
+        claimed=claimed,
     )
-    page = evaluation_report(out)
+    ranked = write_suspects(scores, out) if suspects else None
+    if ranked is None:
+        (out / "suspects.json").unlink(missing_ok=True)
+    progress.stage("Drawing").say("Drawing the page")
+    page = evaluation_report(out, pictures=stored_pictures(scores["files"], scans), scheme=labels, figures=True)
     failures = scores.get("failures", {})
     lines = [mean_table(scores["mean"]), f"empty regions: {scores['empty_policy']}"]
     lines += [f"warning: {text}" for text in scores.get("warnings", [])]
     lines += [f"audit: {entry['text']}" for entry in scores["audit"]["findings"]]
-    lines += [suspects_text(write_suspects(scores, out))] if suspects else []
+    lines += [suspects_text(ranked)] if ranked is not None else []
     lines += [f"failed: {name}: {why}" for name, why in failures.items()]
     lines.append(f"{len(scores['cases'])} cases; pages and numbers: {page}")
     return {"scores": scores, "text": "\n".join(lines), "exit_code": 1 if failures else 0}
+
+
+def compare_and_report(
+    evaluations: Sequence[Path],
+    out: Path,
+    margins: Mapping[str, float] | None = None,
+    groups: Path | None = None,
+    claims: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Compare evaluations (see ``judge.compare``) and draw the page; what ``comparison.json`` holds."""
+    answer = compare(evaluations, out, margins, groups, claims)
+    page = comparison_report(out, figures=True)
+    return {**answer, "text": f"{answer['text']}\npages and numbers: {page}"}
 
 
 def redraw(path: Path) -> list[Path]:
     """Draw the pages of a training run, an evaluation or a case again, from the numbers that lie there."""
     if (path / "log.jsonl").is_file() or (path / "model" / "model.json").is_file():
         return [run_report(path)]
+    if (path / "study.json").is_file():
+        from hilum.pages.study import study_report
+
+        return [study_report(path)]
     if (path / "scores.json").is_file():
-        return [evaluation_report(path)]
+        files = read_scores(path).get("files")
+        return [evaluation_report(path, pictures=stored_pictures(files) if files else None)]
+    if (path / "comparison.json").is_file():
+        return [comparison_report(path)]
     if (path / "measurements.json").is_file():
         from hilum.pipeline import redraw_case
 
@@ -184,7 +224,7 @@ def redraw(path: Path) -> list[Path]:
     raise InputError(
         "nothing to draw here",
         where=path,
-        wanted="a training run (log.jsonl), an evaluation (scores.json) or a case (measurements.json)",
+        wanted="a training run (log.jsonl), an evaluation (scores.json), a comparison or a case (measurements.json)",
     )
 
 

@@ -48,6 +48,18 @@ def read_trained(path: Path, fold: int | None = None) -> tuple[str, ...]:
     return names[1:] if names[0].lower() in ("case", "patient", "name") else names
 
 
+def trained_by(predictions: Path) -> tuple[str, ...]:
+    """What the model has seen that made these predictions, as the ``run.json`` of ``hilum segment`` names it.
+
+    Returns nothing where no such record or card is there: whoever else made them says so by ``read_trained``.
+    """
+    try:
+        record: Any = read_json(Path(predictions) / "run.json")
+        return _from_card(Path(record["model"]["folder"]))
+    except (InputError, KeyError, TypeError):
+        return ()
+
+
 def _from_card(folder: Path) -> tuple[str, ...]:
     for file in (folder / "model.json", folder / "model" / "model.json"):
         if file.is_file():

@@ -118,6 +118,44 @@ def lesion_picture(
     return _encoded(image, f"Lesion {lesion['id']}", alt)
 
 
+def spot_picture(
+    scan: Volume | None,
+    truth: Volume,
+    prediction: Volume,
+    scheme: LabelScheme,
+    place_mm: Sequence[float],
+    diameter_mm: float,
+    title: str,
+    width: int = 320,
+) -> Picture:
+    """The axial slice through a place, enlarged: outlines of the truth on the left, of the prediction on the right.
+
+    Raises:
+        GeometryError: the volumes do not lie on one grid.
+    """
+    truth, prediction = truth.oriented(), prediction.oriented()
+    scan = None if scan is None else scan.oriented()
+    for other in (prediction, scan):
+        if other is not None:
+            require_same_grid(truth, other)
+    centre = np.clip(truth.index(place_mm), 0, np.array(truth.shape) - 1)
+    box = _square(centre, max(60.0, 3.0 * diameter_mm), truth)
+    view = View("axial", round(float(centre[0])), box, truth.spacing_mm, width)
+    fill = 0.0 if scan is not None else 0.8
+    sides = [_outlined(_ground(view, scan), view, x.array, scheme, fill=fill, line=2.0) for x in (truth, prediction)]
+    images = [_to_image(side) for side in sides]
+    for image in images:
+        _annotate(image, view, bar_mm=20.0)
+    both = Image.new("RGB", (2 * width + 4, images[0].height), (255, 255, 255))
+    both.paste(images[0], (0, 0))
+    both.paste(images[1], (width + 4, 0))
+    alt = (
+        f"Axial slice {view.index + 1}, enlarged around the place: truth ({_seen(view, truth, scheme)}) on the left, "
+        f"prediction ({_seen(view, prediction, scheme)}) on the right."
+    )
+    return _encoded(both, title, alt)
+
+
 def _panels(
     view: View, scan: Volume | None, prediction: Volume, truth: Volume | None, scheme: LabelScheme
 ) -> list[Picture]:

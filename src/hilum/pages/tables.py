@@ -34,6 +34,7 @@ _SHARES = (
 )
 _DISTANCES = ("robust_hd95_mm", "assd", "volume_error_ml")
 _MOST_BARS = 6
+_MOST_BOXES = 3
 _MOST_COLUMNS = 24
 _LONG = 14
 
@@ -105,6 +106,22 @@ def bars(estimates: Scores, cases: Mapping[str, Scores]) -> dict[str, list[Bar]]
             row.append(Bar(metric_name(metric), cell["value"], cell.get("low"), cell.get("high"), dots))
         if row:
             groups[region_name(region)] = row
+    return groups
+
+
+def spreads(cases: Mapping[str, Scores]) -> dict[str, dict[str, list[float]]]:
+    """Every case's values of the first shares of every region: region -> metric -> values."""
+    regions = dict.fromkeys(region for case in cases.values() for region in case)
+    groups = {}
+    for region in regions:
+        known: dict[str, list[float]] = {}
+        for case in cases.values():
+            for metric, value in case.get(region, {}).items():
+                if metric.lower() in _SHARES and value is not None:
+                    known.setdefault(metric, []).append(float(value))
+        kept = [metric for metric in _ordered(list(known)) if all(0 <= value <= 1 for value in known[metric])]
+        if kept:
+            groups[region_name(region)] = {metric_name(metric): known[metric] for metric in kept[:_MOST_BOXES]}
     return groups
 
 

@@ -9,7 +9,7 @@ document.querySelectorAll("table.sortable").forEach(function (table) {
       rows.sort(function (a, b) {
         var x = a.cells[column].dataset.value, y = b.cells[column].dataset.value;
         if (x === "" || y === "") { return (x === "") - (y === ""); }
-        var order = column === 0 ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
+        var order = isNaN(x) || isNaN(y) ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
         return up ? order : -order;
       });
       rows.forEach(function (row) { body.appendChild(row); });
