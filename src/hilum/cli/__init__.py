@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hilum import __version__
-from hilum.cli import data, judge, measure, model, segment, train
+from hilum.cli import data, judge, measure, model, segment, study, train
 from hilum.errors import HilumError
 
 NOTICE = "Research software, not a medical device: results are not for diagnosis or treatment."
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     data.demo_words(verbs)
     data.data_words(verbs)
     train.train_words(verbs)
+    study.study_words(verbs)
     segment.segment_words(verbs)
     judge.evaluate_words(verbs)
     measure.measure_words(verbs)
