@@ -36,11 +36,28 @@ def data_phantom(options: argparse.Namespace) -> int:
         layout=options.layout,
         small=options.small,
         labels=options.labels,
+        phase=options.phase,
+        appearance=options.appearance,
+        shape=_three(options.shape, int, "--shape"),
+        spacing_mm=_three(options.spacing, float, "--spacing"),
         workers=options.workers,
         progress=progress_of(options),
     )
     text = f"{len(cases)} cases in {options.path}; train on them with: --data phantom={options.path}"
     return answered(options, {"cases": [case.name for case in cases]}, text)
+
+
+def _three(text: str | None, kind: Any, option: str) -> Any:
+    """ "512,512,120" as three numbers; None stays None."""
+    from hilum.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        a, b, c = (kind(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text!r}", wanted="three numbers such as 512,512,120 or 0.8,0.8,3") from None
+    return a, b, c
 
 
 def demo_words(verbs: Any) -> None:
@@ -62,8 +79,30 @@ def data_words(verbs: Any) -> None:
     words.add_argument("--cases", type=int, default=10, metavar="N", help="how many patients (default: 10)")
     words.add_argument("--seed", type=int, default=0, help="the same seed gives the same patients (default: 0)")
     words.add_argument(
-        "--layout", choices=("folder", "nnunet", "kits"), default="folder", help="how files are laid out"
+        "--layout",
+        choices=("folder", "nnunet", "kits23", "kits", "lits", "msd", "ircadb", "dicom"),
+        default="folder",
+        help="files as which set has them (default: folder; kits is kits23)",
     )
     words.add_argument("--small", action="store_true", help="about 3 mm voxels, for laptops")
-    words.add_argument("--labels", choices=("kits", "abdomen"), default="kits", help="which labels (default: kits)")
+    words.add_argument(
+        "--labels",
+        choices=("kits", "abdomen", "lits", "ircadb"),
+        default=None,
+        help="which labels (default: what the layout's set has; kits for folder, nnunet and dicom)",
+    )
+    words.add_argument(
+        "--phase",
+        choices=("none", "arterial", "nephrographic", "delayed", "excretory"),
+        default=None,
+        help="contrast phase of all (default: drawn for each)",
+    )
+    words.add_argument(
+        "--appearance",
+        choices=("usual", "random"),
+        default="usual",
+        help="random: brightness and noise vary far beyond scans, to train on synthetic CT alone",
+    )
+    words.add_argument("--shape", metavar="X,Y,Z", help="columns, rows, slices (default: as KiTS23's cases vary)")
+    words.add_argument("--spacing", metavar="X,Y,Z", help="mm between columns, rows, slices")
     words.add_argument("--workers", type=int, default=None, metavar="N", help="processes (default: one a core)")

@@ -54,6 +54,7 @@ class Torso:
         dome_right, dome_left, recess: height of the diaphragm's domes and of the lung's lower edge at the back.
         table_gap: from the back to the patient table; negative if there is no table.
         table_hu: of the table's shell.
+        bulk: 0 slim to 1.2 heavy; stands for body mass, which widened the cavity and thickened the fat.
     """
 
     scale: float
@@ -77,6 +78,7 @@ class Torso:
     recess: float
     table_gap: float
     table_hu: float
+    bulk: float = 0.45
 
     MUSCLE_BACK = -70.0  # y of the back muscles' surface
 
@@ -122,9 +124,10 @@ class Torso:
         side = np.float32(0.5) + np.float32(0.5) * np.clip(x / np.float32(45), -1, 1)
         top = np.float32(self.dome_left) + np.float32(self.dome_right - self.dome_left) * side
         forward = np.clip((y - np.float32(self.middle)) / np.float32(self.half_depth), -1, 1)
-        edge = np.float32(self.recess) + np.float32(22.0) * (forward + 1)
+        edge = np.float32(self.recess) + np.float32(30.0) * (forward + 1)
         r = np.minimum(radius, 1)
-        return edge + (top - edge) * (1 - r * r * r)
+        steep = r * r
+        return edge + (top - edge) * (1 - steep * steep * r)
 
 
 def ring(x: Any, y: Any, half_width: float, front: float, back: float, square: float) -> tuple[Any, Any]:
@@ -137,9 +140,10 @@ def ring(x: Any, y: Any, half_width: float, front: float, back: float, square: f
     return np.sqrt(x * x + y * y) * (1 - 1 / radius), radius
 
 
-def draw_torso(rng: np.random.Generator) -> Torso:
+def draw_torso(rng: np.random.Generator, bulk: float | None = None) -> Torso:
     """One patient's trunk. ``bulk`` stands for body mass: it widens the cavity and thickens the fat."""
-    bulk = float(np.clip(rng.normal(0.45, 0.28), 0.0, 1.2))
+    drawn = float(np.clip(rng.normal(0.45, 0.28), 0.0, 1.2))
+    bulk = drawn if bulk is None else bulk
     lean = float(rng.uniform(0.7, 1.3))  # fat under the skin against fat inside
     u = rng.uniform
     return Torso(
@@ -164,4 +168,5 @@ def draw_torso(rng: np.random.Generator) -> Torso:
         recess=u(40, 66),
         table_gap=u(1, 14) if u() < 0.75 else -1.0,
         table_hu=u(-120, 250),
+        bulk=bulk,
     )

@@ -9,12 +9,13 @@ As in KiTS, parenchyma (cortex and medulla) is kidney; the sinus with its fat, v
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from hilum.phantom.anatomy import Part
+from hilum.phantom.exact import arctangent, cosine
 from hilum.phantom.shapes import Ellipsoid, Slab, Tube, Vector, ellipsoid_distance, local, smooth_cut
 
 F = np.float32
@@ -66,13 +67,55 @@ class Kidney:
         return Ellipsoid(self.centre, self.radii, self.axes)
 
 
-def draw_kidneys(rng: np.random.Generator) -> tuple[Kidney, Kidney]:
-    """The right and the left kidney of one patient: alike in size, each with a pose of its own."""
+# Parenchyma of both kidneys in the KiTS23 training set: 5th, 50th, 95th percentile 249, 395, 612 mL (489 cases)
+TOTAL_ML, TOTAL_SPREAD = 395.0, 0.27
+_ML_AT_SIZE_ONE = 372.0  # of a pair drawn with size 1 in a body of scale 1, without lesions
+ANOMALIES = ("absent", "ectopic", "horseshoe")
+
+
+def draw_kidneys(
+    rng: np.random.Generator, *, scale: float = 1.0, small: bool = False, anomaly: str = ""
+) -> tuple[Kidney, ...]:
+    """The right and the left kidney of one patient: alike in size, each with a pose of its own.
+
+    Args:
+        rng: random numbers.
+        scale: world mm per body mm, so that volumes are right in the world.
+        small: of average size, for quick learning.
+        anomaly: "", or one of ``ANOMALIES``: one kidney missing and the other larger; one in the pelvis; both joined.
+    """
     u = rng.uniform
     size = float(np.clip(rng.normal(1.025, 0.05), 0.9, 1.13))
+    if not small:
+        total = TOTAL_ML * np.exp(TOTAL_SPREAD * np.clip(rng.normal(), -2.2, 2.2))
+        size = float(np.cbrt(total / _ML_AT_SIZE_ONE)) / scale
     sinus, fat = u(0.85, 1.15), u(6, 14)
     right, left = (_draw_kidney(rng, side, size, sinus, fat) for side in (1, -1))
-    return right, left
+    if not anomaly:
+        return right, left
+    if anomaly == "absent":
+        kept = right if u() < 0.5 else left
+        return (_draw_kidney(rng, kept.side, size * 1.2, sinus, fat),)
+    if anomaly == "ectopic":
+        low = -1 if u() < 0.6 else 1  # mostly the left
+        moved = _moved(left if low < 0 else right, (low * u(24, 38), u(26, 36), u(-150, -128)), low * 0.3, 78.0)
+        return (right, moved) if low < 0 else (moved, left)
+    return tuple(_moved(k, (k.side * 50.0, 14.0, -34.0), k.side * 0.5, 72.0) for k in (right, left))
+
+
+def _moved(kidney: Kidney, centre: Vector, tilt: float, turn_degrees: float) -> Kidney:
+    """A kidney at another place, its upper pole tilted outwards, its hilum turned to the front."""
+    up = np.array([tilt, -0.2, 1.0])
+    return replace(kidney, centre=centre, axes=_axes(kidney.side, up, np.radians(turn_degrees)))
+
+
+def _axes(side: int, up: np.ndarray, turn: float) -> np.ndarray:
+    """Rows h, v, w from the direction of the upper pole and how far the hilum looks to the front."""
+    up = up / np.linalg.norm(up)
+    hilum = np.array([-side * np.cos(turn), np.sin(turn), 0.0])
+    hilum -= up * (hilum @ up)
+    hilum /= np.linalg.norm(hilum)
+    return np.stack([hilum, np.cross(up, hilum), up])
 
 
 def _draw_kidney(rng: np.random.Generator, side: int, size: float, sinus: float, fat: float) -> Kidney:
@@ -81,16 +124,10 @@ def _draw_kidney(rng: np.random.Generator, side: int, size: float, sinus: float,
     centre = (side * u(62, 71), u(-3, 6), (u(-16, -2) if side > 0 else u(-4, 10)))
     # the upper pole lies nearer to the spine and further back
     up = np.array([-side * u(0.1, 0.34), -u(0.15, 0.42), 1.0])
-    up /= np.linalg.norm(up)
-    turn = np.radians(u(25, 55))
-    hilum = np.array([-side * np.cos(turn), np.sin(turn), 0.0])
-    hilum -= up * (hilum @ up)
-    hilum /= np.linalg.norm(hilum)
-    axes = np.stack([hilum, np.cross(up, hilum), up])
     return Kidney(
         side=side,
         centre=centre,
-        axes=axes,
+        axes=_axes(side, up, np.radians(u(25, 55))),
         radii=(u(31, 34.5) * size, u(25.5, 29) * size, u(54, 61) * size),
         bend=u(4, 9),
         sinus=(u(19, 23) * sinus, u(9, 12.5) * sinus, u(23, 29) * sinus),
@@ -127,6 +164,8 @@ def paint_renal_vessels(slab: Slab, kidney: Kidney, hu: HU) -> None:
     else:
         vein = ((18.0, 32.0, 12.0), (-6.0, 45.0, 10.0), (-28.0, 32.0, 6.0), gate)
         artery = ((-10.0, 28.0, 8.0), (-26.0, 20.0, 4.0), gate)
+    if gate[2] < -100:  # a kidney in the pelvis takes its vessels from those of the pelvis
+        vein, artery = ((s * 22.0, 20.0, -140.0), gate), ((s * 20.0, 22.0, -135.0), gate)
     out = kidney.point(kidney.sinus_at + 20, 0.0, -12.0)
     ureter: tuple[Vector, ...] = (out, (s * 38.0, 16.0, out[2] - 45), (s * 34.0, 14.0, -150.0))
     for points, radius, bright in (
@@ -166,8 +205,8 @@ def _parenchyma_hu(kidney: Kidney, box: Slab, at: Any, outside: np.ndarray, sinu
     """Cortex, with pyramids of medulla between columns of cortex."""
     h, v, w = at
     first, second = (F(p) for p in kidney.pyramids)
-    around = np.arctan2(v, h - F(kidney.sinus_at))
-    columns = np.cos(w * F(0.33) + first) + np.cos(4 * around + second)
+    around = arctangent(v, h - F(kidney.sinus_at))
+    columns = cosine(w * F(0.33) + first) + cosine(4 * around + second)
     pyramid = np.maximum(F(6.5) + outside, F(-3.0) * columns - F(2.5))
     pyramid = np.maximum(pyramid, sinus - F(18))
     share = np.clip(F(0.5) - pyramid / F(max(2.0, box.soft_mm)), 0, 1)
@@ -192,3 +231,21 @@ def _paint_sinus(slab: Slab, kidney: Kidney, hu: HU) -> None:
         box = slab.around(shape)
         if box is not None:
             box.paint(box.distance(shape), bright, None, box.part == Part.SINUS)
+
+
+def paint_isthmus(slab: Slab, kidneys: Sequence[Kidney], hu: HU) -> None:
+    """The bridge of parenchyma between the lower poles of a horseshoe kidney, in front of aorta and cava."""
+    ends = [kidney.point(2.0, 0.0, -0.8 * kidney.radii[2]) for kidney in kidneys]
+    y = max(52.0, *(end[1] for end in ends))
+    middle = (0.0, y, min(end[2] for end in ends) + 2)
+    bridge = Tube((ends[0], middle, ends[1]), (13.0, 9.0, 13.0))
+    box = slab.around(bridge, 6.0)
+    if box is None:
+        return
+    distance = box.distance(bridge) + F(0.8) * box.ripple
+    value = F(hu["cortex"]) + np.clip((-distance - F(5)) / F(2), 0, 1) * F(hu["medulla"] - hu["cortex"])
+    for kidney in kidneys:
+        room = box.among(*YIELDING) & ((box.X > 0) == (kidney.side > 0))
+        box.paint(distance - F(5.0), hu["visceral_fat"], Part.VISCERAL_FAT, room)
+        room = box.among(*YIELDING) & ((box.X > 0) == (kidney.side > 0))
+        box.paint(distance, value, kidney.part, room)

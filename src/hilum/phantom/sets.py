@@ -1,7 +1,7 @@
-"""Writes a set of synthetic patients as NIfTI files with a manifest.
+"""Writes a set of synthetic patients in one of several layouts, with a manifest.
 
-Comes in: a folder, a number of cases, a seed. Goes out: ``images/``, ``labels/`` and ``manifest.json``; what is already
-there from the same order is kept, so that an interrupted run goes on. It knows nothing of data sets beyond this layout.
+Comes in: a folder, a number of cases, a seed, a layout. Goes out: the layout's files and ``manifest.json``; what is
+already there from the same order is kept, so that an interrupted run goes on. How a layout looks is ``layouts/``'s.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import numpy as np
 from hilum.errors import InputError, OutputError, UsageError
 from hilum.files import plain, read_json, write_json
 from hilum.phantom.case import SCHEMES_MADE, make_case
-from hilum.phantom.contrast import PHASES
+from hilum.phantom.contrast import APPEARANCES
+from hilum.phantom.layouts import Place, layouts
+from hilum.phantom.layouts import layout as _layout
+from hilum.phantom.tissues import PHASES
 from hilum.progress import SILENT, Progress
-from hilum.scans import write_labels, write_scan
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-LAYOUTS = ("folder", "nnunet", "kits")
+LAYOUTS = layouts()
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class WrittenCase:
 
     Attributes:
         name: "case_000".
-        image, labels: the files.
+        image, labels: the files, or folders of DICOM slices.
         patient: the same as the name, for each patient is scanned once.
         facts: what ``make_case`` drew.
     """
@@ -50,11 +52,20 @@ class WrittenCase:
 class _Order:
     """What one process is asked to make."""
 
-    name: str
+    place: Place
     seed: int
-    image: Path
-    labels: Path
+    layout: str
     options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What the set calls the case."""
+        return self.place.name
+
+    @property
+    def done(self) -> bool:
+        """Whether its files are there; a finished case is in the manifest too."""
+        return self.place.image.exists() and self.place.labels.exists()
 
 
 def write_set(
@@ -64,8 +75,9 @@ def write_set(
     *,
     layout: str = "folder",
     small: bool = False,
-    labels: str = "kits",
+    labels: str | None = None,
     phase: str | None = None,
+    appearance: str = "usual",
     shape: tuple[int, int, int] | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     workers: int | None = None,
@@ -77,9 +89,9 @@ def write_set(
         out: folder; must be empty, absent, or hold an earlier part of the same set.
         cases: how many.
         seed: of the set; a set of more cases begins with the same patients.
-        layout: "folder" (images/case_000.nii.gz), "nnunet" (imagesTr/case_000_0000.nii.gz, labelsTr) or "kits"
-            (case_00000/imaging.nii.gz, segmentation.nii.gz).
-        small, labels, phase, shape, spacing_mm: as ``make_case`` takes them.
+        layout: one of ``LAYOUTS``: "folder", "nnunet", "kits23" (also "kits"), "lits", "msd", "ircadb", "dicom".
+        labels: as ``make_case`` takes it; what the layout usually carries if None.
+        small, phase, appearance, shape, spacing_mm: as ``make_case`` takes them.
         workers: processes; one a core if None.
         progress: told of each case.
 
@@ -91,14 +103,11 @@ def write_set(
         raise UsageError(
             f"cases {cases}, seed {seed}, workers {workers}", wanted="at least 1 case and 1 worker, seed >= 0"
         )
-    for value, known, word in ((layout, LAYOUTS, "layout"), (labels, SCHEMES_MADE, "labels")):
-        if value not in known:
-            raise UsageError(f"{word} {value!r}", wanted=f"one of {list(known)}")
-    if phase is not None and phase not in PHASES:
-        raise UsageError(f"phase {phase!r}", wanted=f"one of {list(PHASES)}")
+    labels = _checked(layout, labels, phase, appearance)
     out = Path(out)
     options: dict[str, Any] = {
-        "small": small, "labels": labels, "phase": phase, "shape": shape, "spacing_mm": spacing_mm
+        "small": small, "labels": labels, "phase": phase, "appearance": appearance, "shape": shape,
+        "spacing_mm": spacing_mm,
     }  # fmt: skip
     head = plain(
         {
@@ -112,11 +121,7 @@ def write_set(
     )
     known_facts = _earlier(out, head)
     orders = [_order(out, i, seed, layout, options) for i in range(cases)]
-    done = {
-        o.name: known_facts[o.name]
-        for o in orders
-        if o.name in known_facts and o.image.is_file() and o.labels.is_file()
-    }
+    done = {o.name: known_facts[o.name] for o in orders if o.name in known_facts and o.done}
     _write_manifest(out, head, orders, done)  # at once: it marks the folder as this set's
     bar = progress.stage("Making phantoms", cases)
     bar.step(len(done))
@@ -129,7 +134,25 @@ def write_set(
         bar.step(note=order.name)
 
     _make_all(todo, count, finish)
-    return [WrittenCase(o.name, o.image, o.labels, o.name, done[o.name]) for o in orders]
+    rows = [{"case": o.name, "scheme": labels, "facts": done[o.name]} for o in orders]
+    _layout(layout).finish(out, rows)
+    return [WrittenCase(o.name, o.place.image, o.place.labels, o.name, done[o.name]) for o in orders]
+
+
+def _checked(layout: str, labels: str | None, phase: str | None, appearance: str) -> str:
+    """The labels' scheme, after every word was found to be known."""
+    if layout not in LAYOUTS:
+        raise UsageError(f"layout {layout!r}", wanted=f"one of {list(LAYOUTS)}")
+    carried: tuple[str, ...] = _layout(layout).SCHEMES
+    labels = labels or carried[0]
+    for value, known, word in ((labels, SCHEMES_MADE, "labels"), (appearance, APPEARANCES, "appearance")):
+        if value not in known:
+            raise UsageError(f"{word} {value!r}", wanted=f"one of {list(known)}")
+    if labels not in carried:
+        raise UsageError(f"labels {labels!r} with layout {layout!r}", wanted=f"one of {list(carried)}, as the real set")
+    if phase is not None and phase not in PHASES:
+        raise UsageError(f"phase {phase!r}", wanted=f"one of {list(PHASES)}")
+    return labels
 
 
 def _make_all(todo: list[_Order], processes: int, finish: Callable[[_Order, dict[str, Any]], None]) -> None:
@@ -158,20 +181,13 @@ def _cores() -> int:
 def _order(out: Path, number: int, seed: int, layout: str, options: dict[str, Any]) -> _Order:
     """Names and the seed of one case; its seed depends on the set's seed and its number alone."""
     own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    name = f"case_{number:03d}"
-    if layout == "nnunet":
-        return _Order(name, own, out / "imagesTr" / f"{name}_0000.nii.gz", out / "labelsTr" / f"{name}.nii.gz", options)
-    if layout == "kits":
-        name = f"case_{number:05d}"
-        return _Order(name, own, out / name / "imaging.nii.gz", out / name / "segmentation.nii.gz", options)
-    return _Order(name, own, out / "images" / f"{name}.nii.gz", out / "labels" / f"{name}.nii.gz", options)
+    return _Order(_layout(layout).place(out, number), own, layout, options)
 
 
 def _make(order: _Order) -> dict[str, Any]:
     """Make and write one case; returns its facts. Runs in a process of its own."""
     case = make_case(order.seed, **order.options)
-    write_scan(order.image, case.ct)
-    write_labels(order.labels, case.labels)
+    _layout(order.layout).write(order.place, case)
     return case.facts
 
 
@@ -202,8 +218,8 @@ def _write_manifest(out: Path, head: dict[str, Any], orders: list[_Order], done:
     rows = [
         {
             "case": o.name,
-            "image": o.image.relative_to(out).as_posix(),
-            "label": o.labels.relative_to(out).as_posix(),
+            "image": o.place.image.relative_to(out).as_posix(),
+            "label": o.place.labels.relative_to(out).as_posix(),
             "patient": o.name,
             "facts": done[o.name],
         }

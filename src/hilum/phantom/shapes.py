@@ -63,7 +63,7 @@ class Noise:
     taps an axis and no BLAS, whose order of summation varies with the number of threads.
     """
 
-    EXTENT_MM = (320.0, 320.0, 420.0)
+    EXTENT_MM = (320.0, 320.0, 620.0)
 
     def __init__(self, rng: np.random.Generator, pitch_mm: float):
         self.pitch_mm = pitch_mm

@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from hilum.phantom.anatomy import Part, Torso
-from hilum.phantom.shapes import Ellipsoid, Slab, Tube, local, smooth_union
+from hilum.phantom.chest import paint_chest
+from hilum.phantom.exact import F, arctangent, bell, cosine
+from hilum.phantom.pelvis import paint_pelvis
+from hilum.phantom.shapes import Slab, smooth_union
 
-F = np.float32
 HU = dict[str, float]
 
 
@@ -20,7 +22,7 @@ def paint_torso(slab: Slab, torso: Torso, hu: HU) -> None:
     x = torso.widened(slab.X, slab.Z)
     skin = torso.skin_surface(x, slab.Y)
     # the groove along the back
-    skin += F(7.0) * np.exp(-((x / F(13)) ** 2)) * np.clip((F(-40) - slab.Y) / F(30), 0, 1)
+    skin += F(7.0) * bell(x / F(20)) * np.clip((F(-40) - slab.Y) / F(30), 0, 1)
     _table(slab, torso)
     slab.paint(skin, hu["skin"], Part.SKIN)
     # septa: thin sheets where the noise crosses zero
@@ -28,17 +30,17 @@ def paint_torso(slab: Slab, torso: Torso, hu: HU) -> None:
     slab.paint(skin + F(2.0 + 0.2 * slab.soft_mm), fat, Part.FAT)
     muscle = _muscle(slab, torso, hu)
     wall = torso.muscle_surface(x, slab.Y) + F(1.2) * slab.ripple
-    wall += F(9.0) * np.exp(-((x / F(9)) ** 2)) * (slab.Y < -40)
+    wall += F(9.0) * bell(x / F(14)) * (slab.Y < -40)
     slab.paint(wall, muscle, Part.MUSCLE)
     cavity, radius = torso.cavity(x, slab.Y)
     _layers(slab, cavity, hu)
     slab.paint(cavity, hu["visceral_fat"] + 5 * slab.ripple, Part.VISCERAL_FAT)
     if slab.z.max() > torso.recess - 30:
-        _chest(slab, torso, cavity, radius, muscle, hu)
+        paint_chest(slab, torso, cavity, radius, muscle, hu)
     _muscles(slab, torso, hu)
     _ribs(slab, torso, cavity, x, hu)
     _spine(slab, torso, hu)
-    _pelvis(slab, hu)
+    paint_pelvis(slab, torso, hu)
 
 
 def _muscle(slab: Slab, torso: Torso, hu: HU) -> np.ndarray:
@@ -76,30 +78,6 @@ def _table(slab: Slab, torso: Torso) -> None:
     box.paint(trough + F(2.8), F(-960.0), None)
 
 
-def _chest(slab: Slab, torso: Torso, cavity: np.ndarray, radius: np.ndarray, muscle: np.ndarray, hu: HU) -> None:
-    """Lungs above the diaphragm, the heart between them."""
-    above = torso.dome(slab.X, slab.Y, radius) - slab.Z
-    diaphragm = np.maximum(above * F(0.75) - F(3.0), cavity)
-    # what lies beside the spine stays soft tissue: vertebrae, aorta, crura
-    middle = np.sqrt((slab.X * F(0.9)) ** 2 + (slab.Y - 2) ** 2) - F(33)
-    slab.paint(np.maximum(diaphragm, -middle), muscle, Part.MUSCLE)
-    lung = np.maximum(np.maximum(above * F(0.75), cavity + F(1.0)), -middle)
-    # behind the breastbone fat keeps the lungs apart
-    front = np.abs(slab.X + 8) - F(16) - F(0.35) * (slab.Y - F(torso.middle + 10)) + 2 * slab.ripple
-    front = np.maximum(front, F(torso.middle + 10) - slab.Y)
-    slab.paint(np.maximum(lung, front), hu["visceral_fat"] + 4 * slab.ripple, Part.SOFT)
-    lung = np.maximum(lung, -front)
-    vessels = np.clip(slab.texture - F(1.6), 0, 1) * F(600)
-    slab.paint(lung, F(hu["lung"]) + 15 * slab.ripple + vessels, Part.LUNG)
-    heart = Ellipsoid((-26.0, torso.middle + 26, torso.dome_left + 36), (66.0, 52.0, 50.0))
-    box = slab.around(heart, 8.0)
-    if box is not None:
-        distance = box.distance(heart) + box.ripple
-        only = box.among(Part.LUNG) | (box.among(Part.SOFT) & (torso.middle < box.Y))
-        box.paint(distance - F(6), hu["visceral_fat"], Part.VISCERAL_FAT, only)
-        box.paint(distance, hu["heart"] * F(0.85), Part.SOFT, only | box.among(Part.VISCERAL_FAT))
-
-
 def _muscles(slab: Slab, torso: Torso, hu: HU) -> None:
     """Back muscles, psoas, quadratus lumborum and the crura of the diaphragm."""
     box = slab.box([-115.0, -80.0, slab.z.min()], [115.0, 40.0, slab.z.max()])
@@ -131,8 +109,8 @@ def _ribs(slab: Slab, torso: Torso, cavity: np.ndarray, x: np.ndarray, hu: HU) -
         return
     z, wall = slab.Z.ravel()[near], cavity.ravel()[near] - F(5.5)
     forward = -(slab.Y.ravel()[near] - F(torso.middle)) / F(torso.half_depth)
-    angle = np.arctan2(np.abs(x.ravel()[near]) / F(torso.half_width), forward)  # 0 at the back, pi at the front
-    drop = F(48) * (1 - np.cos(np.minimum(angle * F(1.15), F(np.pi)))) - F(14) * np.clip(angle - F(2.0), 0, 1)
+    angle = arctangent(np.abs(x.ravel()[near]) / F(torso.half_width), forward)  # 0 at the back, pi at the front
+    drop = F(48) * (1 - cosine(np.minimum(angle * F(1.15), F(np.pi)))) - F(14) * np.clip(angle - F(2.0), 0, 1)
     number = np.round((z + drop - F(torso.rib_start)) / F(torso.rib_pitch))
     above = z + drop - F(torso.rib_start) - number * F(torso.rib_pitch)
     rib = np.sqrt((above * F(0.62)) ** 2 + wall**2) - F(3.9)
@@ -160,7 +138,7 @@ def _spine(slab: Slab, torso: Torso, hu: HU) -> None:
     oval = np.maximum(oval, F(-13.5) - y - F(0.02) * x * x)  # the back of the body is flat
     half = F(pitch / 2 - 3.8)
     body = np.maximum(oval, np.abs(z) - half)
-    box.paint(np.maximum(oval + 1, F(0.5) - body), hu["disc"], Part.BONE)
+    box.paint(np.maximum(np.maximum(oval + 1, F(0.5) - body), F(-160) - box.Z), hu["disc"], Part.BONE)
     arch = np.maximum(np.maximum(np.abs(_oval(x, y + 24, 14.5, 11.0)) - F(3.0), y + 13), np.abs(z - 1) - F(10))
     pedicle = np.maximum(np.sqrt(((x - 14) * F(0.8)) ** 2 + ((z - 4) * F(0.7)) ** 2) - F(4.5), np.abs(y + 15) - F(8))
     reach = (y + 48) / F(14)
@@ -170,12 +148,14 @@ def _spine(slab: Slab, torso: Torso, hu: HU) -> None:
     transverse = np.maximum(np.maximum(across, x - 38), 10 - x)
     facet = np.sqrt((x - 16) ** 2 + (y + 29) ** 2 + (F(0.5) * (np.abs(z) - F(pitch / 2))) ** 2) - F(6.5)
     bone = smooth_union(np.minimum(np.minimum(arch, spinous), facet), np.minimum(transverse, pedicle), 2.0)
-    bone = np.minimum(bone, body)
+    # below the fifth lumbar vertebra the sacrum goes on
+    end = F(-160) - box.Z
+    bone, body = np.maximum(np.minimum(bone, body), end), np.maximum(body, end)
     marrow = hu["marrow"] + F(28) * box.texture
     box.paint(bone, hu["cortical"], Part.BONE)
     box.paint(bone + F(1.6), marrow + 60, None)
     box.paint(body + F(1.9), marrow, None)
-    canal = _oval(x, y + 24, 10.5, 7.8)
+    canal = np.maximum(_oval(x, y + 24, 10.5, 7.8), end - 60)
     box.paint(canal, hu["visceral_fat"] + 60, Part.BONE)
     box.paint(canal + F(1.6), hu["cord"], None)
 
@@ -186,26 +166,3 @@ def _oval(x: np.ndarray, y: np.ndarray, a: float, b: float) -> np.ndarray:
     k1 = np.sqrt((x / F(a * a)) ** 2 + (y / F(b * b)) ** 2)
     distance: np.ndarray = k0 * (k0 - 1) / np.maximum(k1, F(1e-6))
     return distance
-
-
-def _pelvis(slab: Slab, hu: HU) -> None:
-    """Iliac wings and sacrum, for scans that reach below L4."""
-    for side in (1.0, -1.0):
-        shell = Ellipsoid((side * 66.0, 2.0, -195.0), (60.0, 62.0, 98.0))
-        box = slab.around(shell, 12.0)
-        if box is None:
-            continue
-        u, v, _ = local(shell.centre, None, box.X, box.Y, box.Z)
-        distance = box.distance(shell)
-        lateral = F(8) - (u * F(side * 0.75) - v * F(0.66))
-        inside = box.among(Part.VISCERAL_FAT, Part.MUSCLE, Part.FAT)
-        box.paint(np.maximum(np.abs(distance) - F(14), lateral), hu["muscle"], Part.MUSCLE, inside)
-        wing = np.maximum(np.abs(distance + F(0.8) * box.ripple) - F(3.6), lateral)
-        box.paint(wing, hu["cortical"], Part.BONE)
-        box.paint(wing + F(1.4), hu["marrow"] + F(25) * box.texture, None)
-    sacrum = Tube(((0.0, -22.0, -160.0), (0.0, -48.0, -215.0), (0.0, -52.0, -250.0)), (32.0, 30.0, 18.0))
-    box = slab.around(sacrum)
-    if box is not None:
-        distance = np.maximum(box.distance(sacrum) + box.ripple, np.abs(box.Y + F(34)) - F(40))
-        box.paint(distance, hu["cortical"] * F(0.8), Part.BONE)
-        box.paint(distance + F(1.8), hu["marrow"] + F(25) * box.texture, None)

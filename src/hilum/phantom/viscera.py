@@ -6,36 +6,16 @@ Comes in: random numbers and the patient's ``Torso``; then a ``Slab`` whose trun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hilum.phantom.anatomy import Part, Torso
-from hilum.phantom.shapes import Ellipsoid, Slab, Tube, smooth_cut, smooth_union, turned
+from hilum.phantom.bowel import Hollow, draw_bowel, paint_hollow
+from hilum.phantom.exact import F
+from hilum.phantom.shapes import Ellipsoid, Slab, Tube, Vector, smooth_cut, smooth_union, turned
 
-F = np.float32
 HU = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Hollow:
-    """A piece of stomach or bowel: wall, content, and the level above which gas stands.
-
-    Attributes:
-        shape: its outside.
-        wall_mm: thickness of the wall.
-        content_hu: of what is in it.
-        gas_above: y (mm) above which gas stands, in a patient on the back; infinity for none.
-        stool: 0 to 1, mottled by gas bubbles.
-        folds: 0 to 1, how strongly the outside is puckered.
-    """
-
-    shape: Ellipsoid | Tube
-    wall_mm: float
-    content_hu: float
-    gas_above: float
-    stool: float
-    folds: float
 
 
 @dataclass(frozen=True)
@@ -45,8 +25,8 @@ class Viscera:
     right_lobe: Ellipsoid
     left_lobe: Ellipsoid
     liver_hollow: Ellipsoid
-    liver_vessels: tuple[Tube, ...]
-    liver_lesions: tuple[Ellipsoid, ...]
+    liver_vessels: tuple[tuple[Tube, str], ...]
+    liver_cysts: tuple[Ellipsoid, ...]
     gallbladder: Ellipsoid
     spleen: Ellipsoid
     spleen_hollow: Ellipsoid
@@ -72,12 +52,7 @@ def draw_viscera(rng: np.random.Generator, torso: Torso) -> Viscera:
     left = Ellipsoid(at(u(0.0, 0.12), u(0.42, 0.55), u(68, 86)), (u(62, 84), u(30, 40), u(34, 46)), turned((0, 12, 0)))
     hollow = Ellipsoid(at(u(0.1, 0.18), u(-0.1, 0.08), u(-14, 8)), (u(44, 54), u(38, 48), u(46, 60)))
     portal = at(0.16, -0.05, 30.0)
-    vessels = [
-        _branch(rng, portal, at(u(0.45, 0.7), u(-0.3, 0.3), u(30, 80)), 5.5, 2.0),
-        _branch(rng, portal, at(u(0.0, 0.2), u(0.4, 0.6), u(60, 85)), 4.5, 1.5),
-        *(_branch(rng, at(0.2, -0.42, 100.0), at(u(0.1, 0.8), u(-0.4, 0.5), u(20, 90)), 4.5, 1.2) for _ in range(4)),
-        *(_branch(rng, at(0.45, 0.0, 50.0), at(u(0.2, 0.9), u(-0.6, 0.6), u(0, 110)), 3.0, 0.9) for _ in range(7)),
-    ]
+    vessels = _liver_vessels(rng, torso, portal)
     lesions = tuple(
         Ellipsoid(at(u(0.3, 0.85), u(-0.5, 0.4), u(10, 95)), (r, r * u(0.8, 1.1), r * u(0.8, 1.1)))
         for r in (u(3, 14), u(3, 9), u(3, 7))[: int(u() * 5) // 2]
@@ -90,9 +65,9 @@ def draw_viscera(rng: np.random.Generator, torso: Torso) -> Viscera:
     toward = (spleen_at[0] + u(34, 42), spleen_at[1] + u(14, 20), spleen_at[2] - u(0, 10))
     plaque = u() if u() < 0.4 else 0.0
     return Viscera(
-        right, left, hollow, tuple(vessels), lesions, gallbladder, spleen,
+        right, left, hollow, vessels, lesions, gallbladder, spleen,
         Ellipsoid(toward, (u(26, 32), u(26, 34), u(44, 60)), turned((0, 0, -30))),
-        tuple(_draw_hollows(rng, torso)),
+        draw_bowel(rng, torso),
         Tube((at(0.3, 0.0, -12), at(0.16, 0.12, 4), at(-0.14, 0.1, 16), at(-0.5, -0.2, u(24, 40))), (12, 10, 9, 7)),
         tuple(
             Tube(((s * 20.0, 10.0, 62.0), (s * 26.0, 0.0, 48.0), (s * 36.0, -12.0, 40.0)), (1.5, 2.6, 1.5))
@@ -100,6 +75,29 @@ def draw_viscera(rng: np.random.Generator, torso: Torso) -> Viscera:
         ),
         *_draw_vessels(rng, torso), plaque,
     )  # fmt: skip
+
+
+def _liver_vessels(rng: np.random.Generator, torso: Torso, portal: Vector) -> tuple[tuple[Tube, str], ...]:
+    """Portal branches from the gate, hepatic veins towards the cava: two trees of three orders each."""
+    u, at = rng.uniform, torso.place
+    found: list[tuple[Tube, str]] = []
+    gate = at(0.42, -0.05, 48.0)
+    found.append((_branch(rng, portal, gate, 6.0, 4.5), "portal"))
+    for _ in range(6):
+        node = at(u(0.3, 0.85), u(-0.5, 0.5), u(5, 105))
+        found.append((_branch(rng, gate, node, 4.2, 2.4), "portal"))
+        for _ in range(3):
+            end = tuple(float(a + b) for a, b in zip(node, rng.normal(0, 1, 3) * (26, 24, 26), strict=True))
+            found.append((_branch(rng, node, end, 2.4, 0.9), "portal"))  # type: ignore[arg-type]
+    found.append((_branch(rng, portal, at(u(0.0, 0.12), u(0.4, 0.6), u(60, 85)), 4.5, 1.8), "portal"))
+    drain = at(0.2, -0.42, u(96, 106))
+    for across, forward in ((0.75, -0.15), (0.45, 0.4), (0.05, 0.5)):
+        node = at(across * u(0.75, 0.95), forward, u(62, 88))
+        found.append((_branch(rng, drain, node, 5.2, 3.2), "hepatic_vein"))
+        for _ in range(4):
+            end = at(across + u(-0.2, 0.2), forward + u(-0.3, 0.3), u(0, 70))
+            found.append((_branch(rng, node, end, 3.0, 1.0), "hepatic_vein"))
+    return tuple(found)
 
 
 def _branch(
@@ -148,51 +146,11 @@ def _draw_vessels(rng: np.random.Generator, torso: Torso) -> tuple[Tube, Tube, t
     return aorta, cava, tuple(branches)
 
 
-def _draw_hollows(rng: np.random.Generator, torso: Torso) -> list[Hollow]:
-    """Stomach, duodenum, small bowel loops and colon, in the order in which they are painted."""
-    u, at = rng.uniform, torso.place
-    oral = u(180, 320) if u() < 0.25 else 0.0  # positive oral contrast
-    water = oral or u(5, 30)
-    found: list[Hollow] = []
-    for _ in range(int(u(62, 84))):
-        side, forward, z = u(-0.68, 0.62), u(-0.12, 0.76), u(-175, 0)
-        start = at(side, forward, z)
-        step = rng.normal(0, 1, 3) * (24, 12, 14)
-        end = (start[0] + step[0], start[1] + step[1], start[2] + step[2])
-        r = u(8.5, 14)
-        gas = start[1] + u(-3, 6) if u() < 0.12 else np.inf
-        content = water if u() < 0.7 else u(20, 60)
-        found.append(Hollow(Tube((start, end), (r, r * u(0.8, 1.1))), u(2, 3.5), content, gas, 0.0, 1.0))
-    duodenum = Tube(
-        (at(0.3, 0.12, 12), at(0.38, -0.1, -14), at(0.3, -0.2, -42), at(-0.12, -0.12, -46)), (11, 12, 11, 10)
-    )
-    found.append(Hollow(duodenum, 2.5, water, np.inf, 0.0, 0.6))
-    full = u(0.8, 1.2)
-    fundus, body, antrum = at(-0.5, u(-0.2, 0.0), u(78, 92)), at(-0.45, 0.42, u(40, 56)), at(0.12, 0.55, u(8, 30))
-    level = body[1] + u(-4, 26)
-    food = u() < 0.35
-    stomach = Tube((fundus, body, antrum), (32 * full, 30 * full, 17.0))
-    content = oral * 0.9 if oral else (u(35, 60) if food else u(2, 20))
-    found.append(Hollow(stomach, u(3.5, 5), content, level, 0.35 if food else 0.0, 0.6))
-    w = u(-10, 10)
-    ways = (
-        ((0.82, -0.14, -165), (0.84, -0.08, -70 + w), (0.7, 0.3, -30 + w)),
-        ((0.7, 0.3, -30 + w), (0.4, 0.72, -45 + w), (0.0, 0.78, u(-80, -40)), (-0.5, 0.7, -25), (-0.8, 0.2, 28)),
-        ((-0.8, 0.2, 28), (-0.86, -0.12, -20), (-0.85, -0.1, -110), (-0.7, 0.1, -175)),
-    )
-    for way, radius in zip(ways, (u(20, 28), u(16, 25), u(11, 17)), strict=True):
-        points = tuple(at(*p) for p in way)
-        for piece in Tube(points, (radius,) * len(points)).pieces():
-            airy = piece.points[0][1] + u(-2, radius) if u() < 0.6 else np.inf
-            found.append(Hollow(piece, u(1.8, 2.8), u(10, 60), airy, u(0.2, 1.0), 1.0))
-    return found
-
-
 def paint_viscera(slab: Slab, torso: Torso, viscera: Viscera, hu: HU) -> None:
     """Every organ but the kidneys, each kept inside the cavity and below the diaphragm."""
     free = (Part.VISCERAL_FAT,)
     for hollow in viscera.hollows:
-        _paint_hollow(slab, hollow, hu)
+        paint_hollow(slab, hollow, hu)
     for branch in viscera.branches:
         for piece in branch.pieces():
             box = slab.around(piece)
@@ -221,30 +179,16 @@ def _inside(box: Slab, torso: Torso, gap_mm: float) -> np.ndarray:
     return room
 
 
-def _paint_hollow(slab: Slab, hollow: Hollow, hu: HU) -> None:
-    box = slab.around(hollow.shape, 4.0)
-    if box is None:
-        return
-    distance = box.distance(hollow.shape) + F(hollow.folds) * (F(1.6) * box.ripple + F(0.5) * box.texture)
-    only = box.among(Part.VISCERAL_FAT)
-    # neighbours keep a film of fat between them
-    box.paint(distance + F(0.8), hu["gut_wall"], Part.GUT, only)
-    content = np.full(distance.shape, F(hollow.content_hu))
-    if hollow.stool > 0:
-        bubbles = np.clip(box.texture - F(1.3 - hollow.stool), 0, 1)
-        content += 12 * box.ripple - F(420 * hollow.stool) * bubbles
-    gas = np.clip(F(0.5) + (box.Y - F(min(hollow.gas_above, 1e4))) / F(box.soft_mm), 0, 1)
-    content += gas * (F(-960) - content)
-    box.paint(distance + F(0.8 + hollow.wall_mm), content, None, only & (box.part == Part.GUT))
-
-
 def _paint_liver(slab: Slab, torso: Torso, viscera: Viscera, hu: HU) -> None:
     low = np.minimum(viscera.right_lobe.bounds()[0], viscera.left_lobe.bounds()[0])
     high = np.maximum(viscera.right_lobe.bounds()[1], viscera.left_lobe.bounds()[1])
+    high[2] += 60
     box = slab.box(low, high, 8.0)
     if box is None:
         return
-    liver = smooth_union(box.distance(viscera.right_lobe), box.distance(viscera.left_lobe), 22.0)
+    # the upper half is drawn out, so that the liver fills the dome of the diaphragm
+    lifted = replace(box, Z=np.where(F(60) < box.Z, F(60) + F(0.6) * (box.Z - F(60)), box.Z))
+    liver = smooth_union(lifted.distance(viscera.right_lobe), lifted.distance(viscera.left_lobe), 22.0)
     # the lower surface rises from the right flank to the left
     lower = F(-36) + F(0.38) * (F(torso.half_width) - box.X) - F(0.12) * (box.Y - F(torso.middle))
     liver = -smooth_union(-liver, (box.Z - lower) * F(0.9), 18.0)
@@ -259,12 +203,12 @@ def _paint_liver(slab: Slab, torso: Torso, viscera: Viscera, hu: HU) -> None:
     liver += F(1.0) * box.ripple
     room = box.among(Part.VISCERAL_FAT, Part.GUT, Part.SOFT, Part.VESSEL)
     box.paint(liver, F(hu["liver"]) + F(1.5) * box.ripple, Part.LIVER, room)
-    for vessel in viscera.liver_vessels:
+    for vessel, name in viscera.liver_vessels:
         for piece in vessel.pieces():
             part = slab.around(piece)
             if part is not None:
-                part.paint(part.distance(piece), hu["portal"], None, part.part == Part.LIVER)
-    for lesion in viscera.liver_lesions:
+                part.paint(part.distance(piece), hu[name], None, part.part == Part.LIVER)
+    for lesion in viscera.liver_cysts:
         part = slab.around(lesion)
         if part is not None:
             part.paint(part.distance(lesion), hu["cyst"] + 4, None, part.part == Part.LIVER)
