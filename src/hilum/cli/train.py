@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ def train(options: argparse.Namespace) -> int:
         if not equals or not name or not path:
             raise UsageError(f"--data {options.data!r}", wanted="NAME=PATH, e.g. folder=/data/ct")
         overrides += [f"data.dataset={quoted(name)}", f"data.path={quoted(path)}"]
+    for key in ("epochs", "steps"):
+        if getattr(options, key) is not None:
+            overrides.append(f"training.{key}={getattr(options, key)}")
+    if options.steps is not None and options.epochs is None:
+        overrides.append("training.epochs=0")
+    if options.track:
+        overrides.append(f"training.track={json.dumps(options.track)}")
     if options.budget:
         overrides.append(f"training.budget={quoted(options.budget)}")
     recipe = read_recipe(options.recipe, overrides)
@@ -53,6 +61,16 @@ def train_words(verbs: Any) -> None:
     words.add_argument("--out", required=True, metavar="RUN", help="folder of this run; an interrupted run goes on")
     words.add_argument("--fold", default="0", metavar="K|all", help="which fold is held out; all: none (default: 0)")
     words.add_argument("--budget", metavar="TIME", help="training time such as 30min or 2h; the schedule fits itself")
+    words.add_argument(
+        "--epochs", type=int, metavar="N", help="epochs (of training.epoch_steps steps); a larger N extends"
+    )
+    words.add_argument("--steps", type=int, metavar="N", help="steps; a larger N extends a finished run")
+    words.add_argument(
+        "--track",
+        action="append",
+        choices=("tensorboard", "mlflow"),
+        help="tell these as well (log.jsonl is always there)",
+    )
     words.add_argument("--set", action="append", metavar="KEY=VALUE", help="override, e.g. training.steps=500")
     words.add_argument("--device", default="auto", metavar="cpu|cuda|auto", help="default: a GPU if there is one")
     words.add_argument("--restart", action="store_true", help="begin anew although RUN holds a checkpoint")

@@ -19,8 +19,9 @@ from hilum import device as devices
 from hilum.config import Recipe, seconds_of, to_table, with_labels
 from hilum.datasets import Dataset
 from hilum.progress import SILENT, Progress
-from hilum.training.checkpoint import checkpoint_facts, load_checkpoint, remove_checkpoint
-from hilum.training.run import Run
+from hilum.training.checkpoint import Checkpoint, checkpoint_facts, load_checkpoint, remove_checkpoint
+from hilum.training.only_one import only_one
+from hilum.training.run import PLATEAU, Run
 from hilum.training.setup import check_recipe, check_same_run, set_up
 from hilum.training.stopping import StopSignals
 
@@ -94,26 +95,42 @@ def train(
         if over and _same_use(recipe, before) and (out / "model" / "model.json").is_file():
             progress.say(f"{out}: this run is finished ({before['step']} steps); more steps or budget extend it")
             return _result(out, before, True)
-    setup = set_up(recipe, dataset, out, fold, workers, progress)
-    run = Run(recipe, setup, out, str(fold), where, progress, commit)
-    run.begin(load_checkpoint(out / "checkpoint"))
-    if over:  # the weights stay; how they are used changed, or the model's folder is gone
-        run.save_checkpoint(finished=True)
-    else:
-        with StopSignals() as stop:
-            run.go(stop)
-    run.save_model()
+    with only_one(out):
+        setup = set_up(recipe, dataset, out, fold, workers, progress)
+        run = Run(recipe, setup, out, str(fold), where, progress, commit)
+        extended = before is not None and bool(before["finished"]) and not over
+        run.begin(_plateau(recipe, out, progress) if extended else load_checkpoint(out / "checkpoint"))
+        if over:  # the weights stay; how they are used changed, or the model's folder is gone
+            run.save_checkpoint(finished=True)
+        else:
+            with StopSignals() as stop:
+                run.go(stop)
+        run.save_model()
     facts = checkpoint_facts(out / "checkpoint")
     assert facts is not None
     return _result(out, facts, False)
 
 
 def _is_over(recipe: Recipe, facts: dict[str, Any]) -> bool:
-    """Whether a run with this checkpoint has nothing left to do: its steps are taken, or its budget was spent."""
-    if int(facts["step"]) >= recipe.training.steps:
+    """Whether a run with this checkpoint has nothing left to do: steps taken, budget spent, or patience at its end."""
+    worse = int((facts.get("best") or {}).get("worse", 0))
+    if int(facts["step"]) >= recipe.training.total_steps or 0 < recipe.training.patience <= worse:
         return True
     budget, before = (seconds_of(text) for text in (recipe.training.budget, facts["recipe"]["training"]["budget"]))
     return bool(facts["finished"]) and budget is not None and before is not None and budget <= before
+
+
+def _plateau(recipe: Recipe, out: Path, progress: Progress) -> Checkpoint | None:
+    """Where a finished run goes on that is extended: before its rate fell, where the schedule allows for that."""
+    end = load_checkpoint(out / "checkpoint")
+    kept = load_checkpoint(out / PLATEAU) if recipe.training.schedule == "plateau" else None
+    if end is None or kept is None:
+        return end
+    progress.say(
+        f"Extending: the {end.facts['step'] - kept.facts['step']} steps of the falling rate are taken again later"
+    )
+    remove_checkpoint(out / PLATEAU)  # it is saved anew where the longer run's rate falls
+    return kept
 
 
 def _same_use(recipe: Recipe, facts: dict[str, Any]) -> bool:
@@ -124,7 +141,8 @@ def _same_use(recipe: Recipe, facts: dict[str, Any]) -> bool:
 
 def _forget(out: Path) -> None:
     remove_checkpoint(out / "checkpoint")
-    for name in ("log.jsonl", "plan.json", "fingerprint.json", "folds.json"):
+    remove_checkpoint(out / PLATEAU)
+    for name in ("log.jsonl", "plan.json", "fingerprint.json", "folds.json", "mlflow_run.txt"):
         (out / name).unlink(missing_ok=True)
     if (out / "model" / "model.json").is_file():
         shutil.rmtree(out / "model")

@@ -61,12 +61,26 @@ def cosine(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
+def plateau(done: float, cooldown: float = 0.2) -> float:
+    """1, then ``1 - sqrt(x)`` over the last ``cooldown`` share of the run, x from 0 to 1 (Haegele et al. 2024).
+
+    arXiv 2405.18392 finds it as good as a cosine of the same length; what comes before the fall does not depend on the
+    length, so that a run may be extended from there.
+    """
+    return 1.0 if done <= 1 - cooldown else 1 - math.sqrt(min(1.0, (done - (1 - cooldown)) / cooldown))
+
+
 def constant(done: float) -> float:
     """Always 1; for averaged weights, and for runs that may be stretched later."""
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"poly": poly, "cosine": cosine, "constant": constant}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "poly": poly,
+    "cosine": cosine,
+    "plateau": plateau,
+    "constant": constant,
+}
 
 
 def make_optimizer(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
@@ -87,6 +101,13 @@ def check_options(options: TrainingOptions) -> None:
     for key, good, wanted in (
         ("steps", options.steps >= 1, "a number of at least 1"),
         ("epoch_steps", options.epoch_steps >= 1, "a number of at least 1"),
+        ("epochs", options.epochs >= 0, "a number of at least 1, or 0 to go by steps"),
+        ("accumulate", options.accumulate >= 1, "a number of at least 1"),
+        ("cooldown", 0 < options.cooldown <= 1, "a share of the run above 0, at most 1"),
+        ("validation_cases", options.validation_cases >= 0, "a number of at least 0"),
+        ("validation_share", 0 <= options.validation_share < 1, "a share from 0 (off) to below 1"),
+        ("patience", options.patience >= 0, "a number of at least 0 (off)"),
+        ("cost_per_hour", 0 <= options.cost_per_hour < math.inf, "a number of at least 0"),
         ("learning_rate", 0 < options.learning_rate < math.inf, "a number above 0"),
         ("weight_decay", 0 <= options.weight_decay < math.inf, "a number of at least 0"),
         ("momentum", options.momentum < 1, "a number from 0 to below 1, or -1 for the optimiser's usual one"),
@@ -108,7 +129,9 @@ def learning_rate(options: TrainingOptions, step: int, done: float) -> float:
         done: how much of the run is over, 0 to 1: by steps, or by seconds where the run has a budget.
     """
     warm = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
-    return options.learning_rate * warm * SCHEDULES[options.schedule](min(1.0, max(0.0, done)))
+    done = min(1.0, max(0.0, done))
+    fall = plateau(done, options.cooldown) if options.schedule == "plateau" else SCHEDULES[options.schedule](done)
+    return options.learning_rate * warm * fall
 
 
 class AveragedWeights:

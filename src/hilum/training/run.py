@@ -6,7 +6,6 @@ Comes in: a set-up run and perhaps a checkpoint. Goes out: ``RUN/log.jsonl``, ``
 
 from __future__ import annotations
 
-import platform
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,23 +14,27 @@ from typing import Any
 
 import torch
 
-from hilum import __version__
 from hilum import device as devices
-from hilum.config import Recipe, seconds_of, to_table, to_toml
+from hilum.config import Recipe, to_table, to_toml
 from hilum.errors import RecipeError, TrainingError
 from hilum.model import save_model
-from hilum.patches.batches import Batches
+from hilum.patches.batches import Batch, Batches
 from hilum.progress import Progress, clock
+from hilum.training.best import Best
+from hilum.training.cards import epoch_sentence, model_card, run_facts
 from hilum.training.checkpoint import Checkpoint, save_checkpoint
+from hilum.training.compiling import LONG_RUN_S
+from hilum.training.pace import Pace, Spikes, say_forecast
 from hilum.training.setup import RunSetup
 from hilum.training.stopping import StopSignals
 from hilum.training.tracking import Epoch, Log, read_log
 from hilum.training.trainer import Trainer
+from hilum.training.validation import CaseValidation
 
 # held-out patches a look, as a share of an epoch's steps: nnU-Net's 50 of 250 would cost a CPU a tenth of its time
 _LOOK_SHARE, _LOOK_MOST = 0.1, 25
 _FORWARD_SHARE = 0.4  # what a look takes of a step's time
-SYNTHETIC = "synthetic training data only: of no use on real scans"
+PLATEAU = "checkpoint_plateau"  # where the rate began to fall: an extended run goes on from here
 
 
 class Run:
@@ -49,31 +52,22 @@ class Run:
     ):
         self.recipe, self.setup, self.out, self.fold = recipe, setup, out, fold
         self.options, self.device, self.progress, self.commit = recipe.training, device, progress, commit
-        self.budget = seconds_of(self.options.budget)
         devices.seed_everything(self.options.seed)
-        self.trainer = Trainer(setup, recipe, device)
-        self.log, self.epoch = Log(out / "log.jsonl"), Epoch()
-        self.seconds_before = self._longest = self._waited = self._loss = 0.0
-        self._start = self._saved = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Time spent training, over all parts of the run."""
-        return self.seconds_before + time.monotonic() - self._start
-
-    @property
-    def done(self) -> float:
-        """How much of the run is over, 0 to 1: by steps or by budget, whichever is further."""
-        by_time = self.seconds / self.budget if self.budget else 0.0
-        return max(self.trainer.step / self.options.steps, by_time)
+        self.trainer, self.pace, self.spikes = Trainer(setup, recipe, device), Pace(recipe), Spikes()
+        self.log, self.epoch = Log(out / "log.jsonl", self.options.track), Epoch()
+        held_out = [setup.cases[name] for name in setup.held_out]
+        self.validation = CaseValidation(
+            held_out, self.options.validation_cases, setup.store, setup.spec, setup.plan, recipe, device
+        )
+        self.best = Best(out / "best", self.options)
+        self._waited = self._loss = 0.0
+        self._saved, self._compile_tried = time.monotonic(), self.options.compile == "off"
 
     @property
     def is_over(self) -> bool:
-        """Whether the steps are taken, or another one and the last look might not end within the budget."""
-        if self.trainer.step >= self.options.steps:
-            return True
-        look = _FORWARD_SHARE * self._longest * self._looks
-        return self.budget is not None and self.seconds + self._longest + look >= self.budget
+        """Whether the steps are taken, the budget is spent, or nothing has got better for too long."""
+        look = _FORWARD_SHARE * self.pace.longest * self._looks
+        return self.best.is_enough or self.pace.is_over(self.trainer.step, look)
 
     @property
     def _looks(self) -> int:
@@ -82,23 +76,31 @@ class Run:
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Start the log, or go on where the checkpoint was taken."""
-        facts = self.facts()
         if checkpoint is None:
             _check_classes(self.setup, self.progress)
-            self.log.begin(facts)
+            self.best.forget()
+            if self.options.compile == "on":
+                self.trainer.compile()
+            self.log.begin(self.facts())
             return
+        saved = checkpoint.facts
         cases = {"training": list(self.setup.training), "held_out": list(self.setup.held_out)}
-        if any(names != checkpoint.facts[key] for key, names in cases.items()):
+        if any(names != saved[key] for key, names in cases.items()):
             raise RecipeError(
                 "the data set has other cases than when this run was begun",
                 where=self.out,
                 fix="restore it, choose another --out folder, or begin anew with --restart",
             )
         self.trainer.restore(checkpoint)
-        self.seconds_before = float(checkpoint.facts["seconds"])
-        self.epoch = Epoch(checkpoint.facts["epoch"])
-        self.log.go_on(self.trainer.step, facts)
-        self.progress.say(f"Going on after step {self.trainer.step} ({clock(self.seconds_before)} so far)")
+        self.pace.before = float(saved["seconds"])
+        self.epoch = Epoch(saved["epoch"])
+        self.best.restore(saved.get("best"))
+        self.validation.spent = float(saved.get("validation_seconds", 0.0))
+        self._compile_tried = self._compile_tried or bool(saved.get("compile_tried"))
+        if saved.get("compiled") or self.options.compile == "on":
+            self.trainer.compile()
+        self.log.go_on(self.trainer.step, self.facts())
+        self.progress.say(f"Going on after step {self.trainer.step} ({clock(self.pace.before)} so far)")
 
     def go(self, stop: StopSignals) -> None:
         """All steps that are left.
@@ -106,10 +108,12 @@ class Run:
         Raises:
             TrainingError: a signal asked to stop; a checkpoint is saved and the message says how to go on.
         """
-        self._start = self._saved = time.monotonic()
+        self.pace.start()
+        self._saved = time.monotonic()
         store, seed = self.setup.store, self.options.seed
         common = (self.setup.plan, self.recipe.patches, self.setup.scheme, self.device)
         with ExitStack() as stack:
+            stack.enter_context(self.log)
             batches = stack.enter_context(Batches(store, self.setup.training, *common, seed))
             held_out = None
             if self.setup.held_out:
@@ -119,14 +123,17 @@ class Run:
         self.save_checkpoint(finished=True)
 
     def _steps(self, batches: Batches, held_out: Batches | None, stop: StopSignals) -> None:
-        bar = self.progress.stage("Training", round(self.budget or self.options.steps))
+        bar = self.progress.stage("Training", round(self.pace.budget or self.pace.steps))
         over, shown = self.is_over, 0
         while not over:
             self._one_step(batches)
             over = self.is_over
-            if self.trainer.step % self.options.epoch_steps == 0 or over:
-                self._end_epoch(held_out)
-            reached = round(min(self.budget, self.seconds)) if self.budget else self.trainer.step
+            ended = self.trainer.step % self.options.epoch_steps == 0 or over
+            if ended:
+                self._end_epoch(held_out, over)
+                over = self.is_over
+            self._forecast(ended)
+            reached = round(min(self.pace.budget, self.pace.seconds)) if self.pace.budget else self.trainer.step
             bar.step(reached - shown, f"loss {self._loss:.3f}")
             shown = reached
             if stop.asked and not over:
@@ -134,112 +141,134 @@ class Run:
             if time.monotonic() - self._saved >= 60 * self.options.checkpoint_minutes:
                 self.save_checkpoint()
 
-    def save_checkpoint(self, finished: bool = False) -> None:
+    def save_checkpoint(self, finished: bool = False, name: str = "checkpoint") -> None:
         """Everything that is needed to go on."""
         facts = {
             **self.trainer.facts(),
-            "seconds": self.seconds,
+            "seconds": self.pace.seconds,
             "finished": finished,
             "epoch": self.epoch.to_json(),
+            "best": self.best.to_json(),
+            "validation_seconds": self.validation.spent,
+            "compile_tried": self._compile_tried,
             "recipe": to_table(self.recipe),
             "fold": self.fold,
             "training": list(self.setup.training),
             "held_out": list(self.setup.held_out),
         }
         trainer = self.trainer
-        save_checkpoint(self.out / "checkpoint", trainer.network, trainer.optimizer, trainer.ema, facts)
-        self._saved = time.monotonic()
+        save_checkpoint(self.out / name, trainer.network, trainer.optimizer, trainer.ema, facts)
+        if name == "checkpoint":
+            self.best.forget_older()
+            self._saved = time.monotonic()
 
     def save_model(self) -> None:
         """The model folder."""
-        last: dict[str, Any] = next((x for x in reversed(read_log(self.log.path)) if "epoch" in x), {})
-        card = {
-            "description": self.recipe.description,
-            "recipe": self.recipe.name,
-            "trained_on": {"dataset": self.recipe.data.dataset, "cases": list(self.setup.training)},
-            "held_out": list(self.setup.held_out),
-            "fold": self.fold,
+        more = {
             "steps": self.trainer.step,
-            "seconds": round(self.seconds, 1),
-            "loss": last.get("loss"),
-            "patch_dice": last.get("patch_dice"),
-            "hilum": __version__,
-            "commit": self.commit,
-            "warning": "Research use only, not a medical device"
-            + (f"; {SYNTHETIC}" if self.recipe.data.dataset == "phantom" else ""),
+            "seconds": round(self.pace.seconds, 1),
+            "weights": self.best.describe(self.trainer.step),
         }
         save_model(
             self.out / "model",
             self.setup.spec,
-            self.trainer.weights,
+            self.best.weights() or self.trainer.weights,
             self.setup.plan,
             self.setup.scheme,
             self.recipe.inference,
             self.recipe.postprocess,
-            card,
-            to_toml(
-                replace(self.recipe, data=replace(self.recipe.data, path=""))
-            ),  # a model may travel; paths stay home
+            model_card(self.recipe, self.setup, self.fold, self.commit, read_log(self.log.path), more),
+            # a model may travel; paths stay home
+            to_toml(replace(self.recipe, data=replace(self.recipe.data, path=""))),
         )
 
     def facts(self) -> dict[str, Any]:
         """What the log begins with."""
         dtype = self.trainer.dtype
-        return {
-            "hilum": __version__,
-            "commit": self.commit,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
+        more = {
             "device": devices.describe(self.device),
             "precision": "fp32" if dtype is None else str(dtype).removeprefix("torch."),
-            "recipe": self.recipe.name,
-            "network": self.setup.spec.name,
+            "memory_format": str(self.trainer.memory_format).removeprefix("torch."),
+            "compiled": self.trainer.is_compiled,
             "parameters": sum(p.numel() for p in self.trainer.network.parameters()),
-            "patch": list(self.setup.plan.patch),
-            "batch": self.setup.plan.batch,
-            "spacing_mm": list(self.setup.plan.spacing_mm),
-            "steps": self.options.steps,
-            "budget_s": self.budget,
-            "fold": self.fold,
-            "training": list(self.setup.training),
-            "held_out": list(self.setup.held_out),
+            "budget_s": self.pace.budget,
         }
+        return run_facts(self.recipe, self.setup, self.fold, self.commit, more)
 
     def _one_step(self, batches: Batches) -> None:
-        begin, done = time.monotonic(), self.done
-        batch = batches.batch(self.trainer.step)
-        self._loss = self.trainer.learn(batch, done)
+        begin, done = time.monotonic(), self.pace.done(self.trainer.step)
+        self._keep_plateau(done)
+        count = self.options.accumulate
+        several = [batches.batch(self.trainer.step * count + k) for k in range(count)]
+        self._loss = self.trainer.learn(several, done)
         seconds = time.monotonic() - begin
-        self._longest = max(self._longest * 0.99, seconds)  # a slow first step is forgotten over the next hundred
+        self.pace.took(seconds)
         self.epoch.add(self._loss, seconds, batches.wait_seconds - self._waited)
         self._waited = batches.wait_seconds
+        self._watch(several)
+        if not self._compile_tried and self.trainer.step >= 3:
+            self._try_compiling(several[0])
 
-    def _end_epoch(self, held_out: Batches | None) -> None:
+    def _keep_plateau(self, done: float) -> None:
+        """Before the rate falls, everything as it is, for a run that is extended later."""
+        falls = self.options.schedule == "plateau" and done > 1 - self.options.cooldown
+        if falls and not (self.out / PLATEAU).is_dir() and self.trainer.step:
+            self.save_checkpoint(name=PLATEAU)
+
+    def _watch(self, batches: list[Batch]) -> None:
+        jump = self.spikes.add(self._loss)
+        if jump is not None:
+            names = sorted({name for batch in batches for name in batch.names})
+            spike = {"loss": self._loss, "deviations": round(jump, 1), "cases": names}
+            self.log.write({"step": self.trainer.step, "spike": spike})
+            self.progress.say(
+                f"Step {self.trainer.step}: the loss jumped to {self._loss:.3f} in patches of {', '.join(names)}"
+            )
+
+    def _try_compiling(self, batch: Batch) -> None:
+        left = self.pace.left(self.trainer.step, self.pace.longest)
+        self._compile_tried = True
+        if left > LONG_RUN_S:
+            said = self.trainer.try_compiling(batch, left)
+            self.log.write({"step": self.trainer.step, "compile": said})
+            self.progress.say(said)
+
+    def _forecast(self, epoch_ended: bool) -> None:
+        forecast = self.pace.forecast(self.trainer.step, epoch_ended)
+        if forecast is not None:
+            self.log.write({"step": self.trainer.step, "forecast": forecast})
+            self.progress.say(say_forecast(forecast))
+
+    def _end_epoch(self, held_out: Batches | None, over: bool) -> None:
         # a last epoch of a few steps gets few looks: a number that jumps says nothing and is left out
         short = 2 * len(self.epoch.losses) < self.options.epoch_steps < self.trainer.step
         scores = self.trainer.patch_dice(held_out, self._looks) if held_out is not None and not short else None
+        true = None
+        step_seconds = self.epoch.seconds / len(self.epoch.losses)
+        # at the end all held-out cases are segmented anyway, by whoever called
+        if self.best.wants_scores or (not over and self.validation.is_due(self.pace.seconds, step_seconds)):
+            true = self.validation.score(self.trainer.weights)
+            self.best.take(true.mean, self.trainer.step, self.trainer.weights)
         peak = devices.peak_memory_gb(self.device)
         line = {
             "epoch": -(-self.trainer.step // self.options.epoch_steps),
             "step": self.trainer.step,
-            **self.epoch.line(self.setup.plan.batch),
+            **self.epoch.line(self.setup.plan.batch * self.options.accumulate),
             "learning_rate": self.trainer.learning_rate,
-            "seconds": round(self.seconds, 2),
+            "seconds": round(self.pace.seconds, 2),
             "patch_dice": scores,
+            "true_dice": None if true is None else true.to_json(),
             "peak_memory_gb": None if peak is None else round(peak, 3),
-            "time_left_s": round(self._time_left(), 1),
+            "time_left_s": round(self.pace.left(self.trainer.step, step_seconds), 1),
         }
         self.log.write(line)
+        self.progress.say(epoch_sentence(line))
         self.epoch = Epoch()
-
-    def _time_left(self) -> float:
-        by_steps = self.epoch.seconds / len(self.epoch.losses) * (self.options.steps - self.trainer.step)
-        return max(0.0, min(by_steps, self.budget - self.seconds) if self.budget else by_steps)
 
     def _stop(self, signal_name: str) -> None:
         self.save_checkpoint()
         raise TrainingError(
-            f"stopped by {signal_name} after step {self.trainer.step} of {self.options.steps}, everything is saved",
+            f"stopped by {signal_name} after step {self.trainer.step} of {self.pace.steps}, everything is saved",
             where=self.out,
             fix="run the same command again to go on",
         )

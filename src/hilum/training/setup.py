@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hilum import networks
-from hilum.config import Recipe, seconds_of, to_table, to_toml
+from hilum.config import Recipe, recipe_from, seconds_of, to_table, to_toml
 from hilum.datasets import CaseRef, Dataset
 from hilum.datasets.folds import Folds, make_folds, write_folds
 from hilum.errors import DatasetError, RecipeError, UsageError
@@ -31,6 +31,7 @@ from hilum.progress import Progress
 from hilum.training.checkpoint import checkpoint_facts
 from hilum.training.losses import check_loss
 from hilum.training.optim import check_options
+from hilum.training.trackers import check_trackers
 
 # what may change between the parts of one run: its length, its place, how it is shown and used afterwards
 _MAY_CHANGE = {
@@ -40,7 +41,13 @@ _MAY_CHANGE = {
     "postprocess",
     "data.path",
     "training.steps",
+    "training.epochs",
     "training.budget",
+    "training.validation_cases",
+    "training.validation_share",
+    "training.patience",
+    "training.track",
+    "training.cost_per_hour",
     "training.checkpoint_minutes",
 }
 
@@ -56,6 +63,7 @@ class RunSetup:
         store: prepared cases.
         training: names of the cases to learn from.
         held_out: names of the fold's other cases; empty for fold "all".
+        cases: all of them, by name.
     """
 
     scheme: LabelScheme
@@ -64,6 +72,7 @@ class RunSetup:
     store: Store
     training: tuple[str, ...]
     held_out: tuple[str, ...]
+    cases: Mapping[str, CaseRef]
 
     def class_counts(self) -> tuple[int, ...]:
         """Voxels of each class index in the prepared cases to learn from, background first."""
@@ -94,7 +103,7 @@ def set_up(
         write_folds(out / "folds.json", folds)
     spec = network_spec(recipe, plan, scheme)
     store = build_store(out / "prepared", cases, plan, scheme, workers or 0, progress)
-    return RunSetup(scheme, plan, spec, store, training, held_out)
+    return RunSetup(scheme, plan, spec, store, training, held_out, {case.name: case for case in cases})
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -117,6 +126,7 @@ def check_recipe(recipe: Recipe) -> None:
     check_loss(recipe.training.loss, recipe.training.loss_options, recipe.scheme.class_count)
     check_options(recipe.training)
     settings_from(recipe.patches.augment, recipe.patches.augment_options)
+    check_trackers(recipe.training.track)
     seconds_of(recipe.training.budget)
 
 
@@ -148,7 +158,8 @@ def check_same_run(recipe: Mapping[str, Any], fold: int | str, facts: Mapping[st
     Raises:
         RecipeError: naming what differs.
     """
-    before, now = _flat(_without_labels(facts["recipe"])), _flat(_without_labels(recipe))
+    begun = to_table(recipe_from(facts["recipe"]))  # what an older hilum did not know has its default
+    before, now = _flat(_without_labels(begun)), _flat(_without_labels(recipe))
     differs = [
         f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(set(before) | set(now))

@@ -12,18 +12,38 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
 
 from hilum.files import cannot_write, plain, write_text
+from hilum.training.trackers import Tracker, numbers_of, open_tracker
 
 
 class Log:
-    """A file of JSON lines that survives a kill: lines are appended whole, a cut one is dropped."""
+    """A file of JSON lines that survives a kill: lines are appended whole, a cut one is dropped.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: of the file.
+        trackers: "tensorboard" and "mlflow", which hear the numbers of each epoch as well (``trackers``).
+    """
+
+    def __init__(self, path: Path, trackers: Sequence[str] = ()):
+        self.path, self._names = path, tuple(trackers)
+        self._trackers: list[Tracker] = []
+
+    def __enter__(self) -> Log:
+        facts: dict[str, Any] = next((line["facts"] for line in read_log(self.path) if "facts" in line), {})
+        self._trackers = [open_tracker(name, self.path.parent, facts) for name in self._names]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for tracker in self._trackers:
+            tracker.close()
+        self._trackers = []
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """A new log; an old one is replaced."""
@@ -41,6 +61,9 @@ class Log:
                 file.write(_line(values))
         except OSError as error:
             raise cannot_write(self.path, error) from error
+        if "epoch" in values:
+            for tracker in self._trackers:
+                tracker.write(int(values["step"]), numbers_of(values))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

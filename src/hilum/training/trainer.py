@@ -8,7 +8,7 @@ Short types are used for convolutions only (autocast): weights, their updates an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from hilum.config import Recipe
 from hilum.errors import TrainingError
 from hilum.patches.batches import Batch, Batches
 from hilum.training.checkpoint import Checkpoint, restore
+from hilum.training.compiling import compiled, try_compiling
 from hilum.training.losses import make_loss
 from hilum.training.optim import AveragedWeights, learning_rate, make_optimizer
 from hilum.training.setup import RunSetup
@@ -45,10 +46,15 @@ class Trainer:
         self.options, self.setup, self.device, self.step = recipe.training, setup, device, 0
         classes, loss_options = setup.scheme.class_count, self.options.loss_options
         self.loss = make_loss(self.options.loss, loss_options, classes, setup.class_counts)
-        self.network = setup.spec.build().to(device)
+        self.dtype = devices.autocast_dtype(device, self.options.precision)
+        # On a CPU with AVX-512, channels last took 0.8 to 0.9 of the time of a step in fp32 and 1.3 to 1.7 in bf16.
+        last = device.type == "cuda" or self.dtype is None
+        formats = {2: torch.channels_last, 3: torch.channels_last_3d}
+        self.memory_format = formats[setup.spec.dims] if last else torch.contiguous_format
+        self.network = setup.spec.build().to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.forward: nn.Module = self.network  # what is called; ``compile_network`` puts a compiled one here
         self.optimizer = make_optimizer(self.network, self.options)
         self.ema = AveragedWeights(self.network, self.options.ema) if self.options.ema else None
-        self.dtype = devices.autocast_dtype(device, self.options.precision)
         # fp16's smallest number is 6e-8: gradients are scaled up for it; bf16 reaches as far as fp32 and needs none
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
@@ -62,11 +68,11 @@ class Trainer:
         """The rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def learn(self, batch: Batch, done: float) -> float:
-        """One step; returns its loss.
+    def learn(self, batches: Sequence[Batch], done: float) -> float:
+        """One step; returns its loss, the mean over the batches.
 
         Args:
-            batch: what to learn from.
+            batches: what to learn from; gradients of several are averaged (accumulated).
             done: how much of the run is over, 0 to 1.
 
         Raises:
@@ -76,12 +82,15 @@ class Trainer:
             group["lr"] = learning_rate(self.options, self.step, done)
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
         try:
-            loss = self._forward(batch)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise self._not_finite("the loss", value, batch)
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            for batch in batches:
+                loss = self._forward(batch) / len(batches)
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise self._not_finite("the loss", value, [batch])
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                total += value
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
                 raise _no_memory(self.device) from error
@@ -90,13 +99,32 @@ class Trainer:
         limit = self.options.clip_norm or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
         if not math.isfinite(norm) and not self.scaler.is_enabled():  # the scaler skips such steps and scales down
-            raise self._not_finite("the gradients' norm", norm, batch)
+            raise self._not_finite("the gradients' norm", norm, batches)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             self.ema.update(self.network)
         self.step += 1
-        return value
+        return total
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the network runs compiled."""
+        return self.forward is not self.network
+
+    def compile(self) -> None:
+        """Compile the network at its next step."""
+        self.forward = compiled(self.network)
+
+    def try_compiling(self, batch: Batch, seconds_left: float) -> str:
+        """Compile if that pays; a sentence that says so. Weights, gradients and random numbers stay as they are."""
+
+        def one_step(network: nn.Module) -> None:
+            self._loss_of(network, batch).backward()  # type: ignore[no-untyped-call]
+
+        found, said = try_compiling(self.network, one_step, seconds_left)
+        self.forward = found or self.network
+        return said
 
     @torch.no_grad()
     def patch_dice(self, batches: Batches, count: int) -> dict[str, float | None]:
@@ -113,7 +141,7 @@ class Trainer:
     def facts(self) -> dict[str, Any]:
         """What a checkpoint needs besides tensors."""
         scaler = self.scaler.state_dict() if self.scaler.is_enabled() else None
-        return {"step": self.step, "scaler": scaler}
+        return {"step": self.step, "scaler": scaler, "compiled": self.is_compiled}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where a checkpoint was taken.
@@ -128,13 +156,17 @@ class Trainer:
             self.scaler.load_state_dict(dict(scaler))
 
     def _forward(self, batch: Batch) -> torch.Tensor:
+        return self._loss_of(self.forward, batch)
+
+    def _loss_of(self, network: nn.Module, batch: Batch) -> torch.Tensor:
         with devices.autocast(self.device, self.options.precision):
-            logits = self.network(batch.images)
+            logits = network(batch.images.contiguous(memory_format=self.memory_format))
         return self.loss(logits, batch.labels)
 
-    def _not_finite(self, what: str, value: float, batch: Batch) -> TrainingError:
+    def _not_finite(self, what: str, value: float, batches: Sequence[Batch]) -> TrainingError:
+        names = dict.fromkeys(name for batch in batches for name in batch.names)
         return TrainingError(
-            f"{what} is {value} at step {self.step + 1}, in patches of {', '.join(dict.fromkeys(batch.names))}",
+            f"{what} is {value} at step {self.step + 1}, in patches of {', '.join(names)}",
             fix="look at those cases, lower training.learning_rate, or take training.precision = 'fp32'; "
             "the last checkpoint is kept",
         )
