@@ -3,6 +3,7 @@
     MODEL/model.json            format, network, plan, labels, inference, post-processing, card, checksums
     MODEL/weights.safetensors   (weights_0.safetensors, weights_1.safetensors, ... where folds are averaged)
     MODEL/recipe.toml           what a person chose when it was trained
+    MODEL/first                 a model folder of its own, whose labels a cascade is given as more channels
 
 Comes in: a folder, or the name of a model that ships with hilum. Goes out: a ``Model``, checked: format number,
 checksums, labels, and that every tensor fits the network. Where training and inference meet; knows neither.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,7 +44,7 @@ class NetworkSpec:
     Attributes:
         name: file name in ``hilum/networks``, or a dotted name.
         options: planned and chosen options, merged.
-        in_channels: image channels.
+        in_channels: image channels; of a cascade one more for each label of the model before.
         out_channels: classes, background included; regions where the head is "regions".
         dims: 2 or 3.
         head: "labels" (softmax: one class a voxel), or "regions" (sigmoid: each region of the scheme by itself).
@@ -75,6 +77,7 @@ class Model:
         weights: one state dict in fp32 for each fold.
         recipe_toml: the recipe it was trained with, or "".
         hash: 12 hexadecimal digits that change with any weight or setting.
+        first: of a cascade: the model before this one.
     """
 
     folder: Path
@@ -87,6 +90,7 @@ class Model:
     weights: tuple[dict[str, torch.Tensor], ...]
     recipe_toml: str
     hash: str
+    first: Model | None = None
 
     @property
     def name(self) -> str:
@@ -129,6 +133,7 @@ def save_model(
     card: Mapping[str, Any] | None = None,
     recipe_toml: str = "",
     dtype: str = "float32",
+    first: str | Path | None = None,
 ) -> Path:
     """Write a model folder whole or not at all, and read it back.
 
@@ -142,6 +147,7 @@ def save_model(
         postprocess: steps as in a recipe.
         card: facts for people, JSON types.
         recipe_toml: the recipe's text.
+        first: of a cascade: the folder of the model before this one; it is copied.
         dtype: "float32", or "float16" for files half as large (rounded to 11 bits; the network still runs in fp32).
 
     Raises:
@@ -173,8 +179,12 @@ def save_model(
             "card": dict(card or {}),
             "weights": listed,
         }
+        if first is not None:
+            table["first"] = load_model(first).hash
         write_json(part / "model.json", plain(table))
         write_text(part / "recipe.toml", recipe_toml)
+        if first is not None:
+            shutil.copytree(_find(first), part / "first")
         _compare(load_model(part), stored, folder)
     return folder
 
@@ -191,7 +201,7 @@ def load_model(path_or_name: str | Path) -> Model:
     try:
         spec = NetworkSpec(**table["network"])
         plan, scheme = Plan.from_json(table["plan"]), scheme_from(table["scheme"])
-        inference = InferenceOptions(**table["inference"])
+        inference = InferenceOptions(**{key: _tupled(value) for key, value in table["inference"].items()})
         steps = tuple(dict(step) for step in table["postprocess"])
         listed = [(str(item["file"]), str(item["sha256"])) for item in table["weights"]]
     except (KeyError, TypeError, ValueError, AssertionError, HilumError) as error:
@@ -200,6 +210,8 @@ def load_model(path_or_name: str | Path) -> Model:
     weights = tuple(_load_weights(folder, name, checksum, spec) for name, checksum in listed)
     if not weights:
         raise _damaged(folder / "model.json", "lists no weights")
+    first = load_model(folder / "first") if "first" in table else None
+    _check_channels(spec, first, table.get("first"), folder)
     recipe = folder / "recipe.toml"
     return Model(
         folder,
@@ -212,6 +224,7 @@ def load_model(path_or_name: str | Path) -> Model:
         weights,
         recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
         hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:12],
+        first,
     )
 
 
@@ -282,6 +295,15 @@ def _check_head(spec: NetworkSpec, scheme: LabelScheme, file: Path) -> None:
             scheme.writers()
         except HilumError as error:
             raise _damaged(file, error.found) from None
+
+
+def _check_channels(spec: NetworkSpec, first: Model | None, wanted_hash: str | None, folder: Path) -> None:
+    """Raise ModelError unless a cascade has the model before it, with as many labels as it takes channels for."""
+    if first is not None and first.hash != wanted_hash:
+        raise _damaged(folder / "first", "is another model than the one that this cascade was made with")
+    channels = 1 if first is None else first.scheme.class_count
+    if spec.in_channels != channels:
+        raise _damaged(folder / "model.json", f"wants {spec.in_channels} image channels where there are {channels}")
 
 
 def _fill(network: nn.Module, state: State, file: Path) -> None:
@@ -363,6 +385,10 @@ def _weights_name(fold: int, folds: int) -> str:
 def _sha256(file: Path) -> str:
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _damaged(file: Path, found: str) -> ModelError:

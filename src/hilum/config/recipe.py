@@ -117,11 +117,13 @@ class InferenceOptions:
     """How scans are segmented with the trained model.
 
     ``region`` finds organs first and does only their boxes. Set it where that was validated for the model.
+    ``mirror_axes`` are those along which copies are mirrored, counted from 0; empty means all.
     """
 
     overlap: float = 0.5
     mirror: bool = False
     region: bool = False
+    mirror_axes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

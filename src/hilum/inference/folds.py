@@ -9,6 +9,7 @@ mirrored copies and folds alike, as nnU-Net v2 does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from hilum import device as devices
 
 if TYPE_CHECKING:
     from hilum.model import Model
+    from hilum.prepare.plan import Normalisation
 
 
 class Folds:
@@ -42,25 +44,40 @@ class Folds:
         last = {2: torch.channels_last, 3: torch.channels_last_3d}[self.plan.dims]
         self._memory_format = last if device.type == "cpu" else None
         self.networks = [self._network(model, fold) for fold in range(len(model.weights))]
-        self.flips = mirror_axes(self.plan.dims, model.scheme.sided) if mirror else [()]
+        self.flips = mirror_axes(self.plan.dims, model.scheme.sided, model.inference.mirror_axes) if mirror else [()]
+        self._earlier = model.spec.in_channels - 1
 
     @property
     def precision(self) -> str:
         """The type in which convolutions run: "bf16", "fp16" or "fp32"."""
         return {torch.bfloat16: "bf16", torch.float16: "fp16", None: "fp32"}[self.dtype]
 
-    def logits(self, tiles_Bdhw: torch.Tensor, *, disagreement: bool = False, first_only: bool = False) -> torch.Tensor:
+    def logits(
+        self,
+        tiles_Bdhw: torch.Tensor,
+        *,
+        disagreement: bool = False,
+        first_only: bool = False,
+        normalisation: Normalisation | None = None,
+        earlier_Bdhw: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Mean logits over folds and mirrored copies.
 
         Args:
             tiles_Bdhw: HU of any number type on the networks' device.
             disagreement: also how far the folds contradict each other, as one more output (``_contradiction``).
             first_only: ask one fold and no mirrored copy, to find where organs are.
+            normalisation: the scan's own instead of the plan's.
+            earlier_Bdhw: of a cascade: class indices that the model before found; each class is one more channel.
 
         Returns:
             float32 (B, K, d, h, w), or (B, K+1, d, h, w).
         """
-        images = self.plan.normalisation.apply(tiles_Bdhw[:, None].float())
+        images = (normalisation or self.plan.normalisation).apply(tiles_Bdhw[:, None].float())
+        if self._earlier:
+            assert earlier_Bdhw is not None, "a cascade is asked with what the model before it found"
+            found = [earlier_Bdhw[:, None] == index for index in range(1, self._earlier + 1)]
+            images = torch.cat([images, *(there.to(images.dtype) for there in found)], dim=1)
         if self.plan.dims == 2:
             images = images[:, :, 0]
         if self._memory_format is not None:
@@ -103,10 +120,11 @@ class Folds:
         return network
 
 
-def mirror_axes(dims: int, sided: bool) -> list[tuple[int, ...]]:
+def mirror_axes(dims: int, sided: bool, chosen: Sequence[int] = ()) -> list[tuple[int, ...]]:
     """The combinations of tensor axes to flip, beginning with none: 8 in 3D, 4 in 2D; half of that for sided schemes.
 
-    Axes count from the end (-1 is W, left-right), so that they hold with and without a batch.
+    Axes count from the end (-1 is W, left-right), so that they hold with and without a batch. ``chosen`` are the only
+    ones that a model was trained to bear, counted from the front: then they alone say it, whatever the scheme.
     """
-    axes = [axis for axis in range(-dims, 0) if not (sided and axis == -1)]
-    return [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+    axes = [axis for axis in range(-dims, 0) if (axis + dims in chosen if chosen else not (sided and axis == -1))]
+    return [some for count in range(len(axes) + 1) for some in combinations(axes, count)]

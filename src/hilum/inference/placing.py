@@ -11,14 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from hilum.inference.source import Prepared
+from hilum.prepare.preprocess import placed
 from hilum.volume import Volume
 
 
 def on_source(case: Prepared, array_ZYX: np.ndarray) -> Volume:
-    """An array in SPL order in the file's axis order, on exactly the file's grid; a view."""
-    turned = Volume.on(case.source_inside, array_ZYX).oriented(case.source.codes)
-    assert turned.grid.same_as(case.source), (turned.grid, case.source)
-    return Volume.on(case.source, turned.array)
+    """An array in SPL order in the file's axis order, on exactly the file's grid; a view if nothing was cropped."""
+    return Volume.on(case.source, placed(Volume.on(case.source_inside, array_ZYX), case.source))
 
 
 def by_name(

@@ -27,6 +27,7 @@ import torch
 
 from hilum import device as devices
 from hilum.inference import postprocess
+from hilum.inference.cascade import with_earlier
 from hilum.inference.export import LabelExporter, MapExporter, background_logits
 from hilum.inference.folds import Folds
 from hilum.inference.placing import by_name, in_place, on_source
@@ -34,7 +35,7 @@ from hilum.inference.region import Border
 from hilum.inference.search import Count, Search, first_search, wider_search
 from hilum.inference.slabs import Planes, RollingLogits
 from hilum.inference.source import Prepared, Start, TileSource
-from hilum.patches.tiles import check_overlap, gaussian_weights
+from hilum.patches.tiles import check_overlap, window_weights
 from hilum.prepare.plan import Plan
 from hilum.prepare.preprocess import prepare_scan, stream_scan
 from hilum.progress import SILENT, Progress
@@ -120,7 +121,12 @@ class Predictor:
         self.folds = Folds(model, self.device, precision, self.mirror)
         self.locator = self._locator(precision)
         self.region = bool((model.inference.region or self.locator is not None) if region is None else region)
-        self._weights_dhw = torch.from_numpy(np.array(gaussian_weights(self.plan.patch), np.float32))
+        self.first = None if model.first is None else Predictor(
+            model.first, device, mirror=mirror, overlap=overlap, batch=batch, skip_air=skip_air, precision=precision,
+            region=region, threads=threads,
+        )  # fmt: skip
+        weights = window_weights(self.plan.patch, self.plan.conventions.window)
+        self._weights_dhw = torch.from_numpy(np.array(weights, np.float32))
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -144,6 +150,7 @@ class Predictor:
 
     def prepare(self, volume: Volume, name: str = "", *, streamed: bool = False) -> Prepared:
         """A scan made ready for ``predict``: now and as a whole, or slab by slab when its turn comes."""
+        streamed = streamed or self.first is not None  # a cascade looks at the same scan at two spacings
         return stream_scan(volume, self.plan, name) if streamed else prepare_scan(volume, self.plan, name)
 
     def segment(self, volume: Volume, *, progress: Progress = SILENT) -> Volume:
@@ -154,10 +161,17 @@ class Predictor:
     def predict(self, case: Prepared, *, probabilities: bool = False, progress: Progress = SILENT) -> Prediction:
         """The labels of one prepared case, without post-processing."""
         begin, export_seconds, count = time.perf_counter(), 0.0, Count()
+        if self.first is not None:
+            case = with_earlier(case, self.first, progress)
         search, target = first_search(self, case, count, progress), case.source_inside.shape
         while True:
             exporter = LabelExporter(
-                case.grid.shape, target, self.outputs, probabilities=probabilities, writers=self.writers
+                case.grid.shape,
+                target,
+                self.outputs,
+                probabilities=probabilities,
+                writers=self.writers,
+                nearest_axis=case.nearest_axis,
             )
             contradiction = MapExporter(case.grid.shape, target) if probabilities and self.disagreeing else None
             border = Border(regions=bool(self.writers)) if search.found is not None else None
@@ -248,6 +262,7 @@ class Predictor:
         before, bar = _start_measuring(self.device), progress.stage(title, len(starts))
         batch: list[Start] = []
         tiles: list[torch.Tensor] = []
+        earlier: list[torch.Tensor] = []
         for place, start in enumerate(starts):
             tile_dhw = source.tile(start)
             count.tiles += 1
@@ -257,14 +272,20 @@ class Predictor:
             else:
                 batch.append(start)
                 tiles.append(torch.from_numpy(tile_dhw))
+                if (found_dhw := source.earlier(start)) is not None:
+                    earlier.append(torch.from_numpy(found_dhw))
             if batch and (len(batch) >= max(1, self.batch) or place + 1 == len(starts)):
                 with torch.inference_mode():
                     logits_BKdhw = self.folds.logits(
-                        torch.stack(tiles).to(self.device), disagreement=disagreement, first_only=first_only
+                        torch.stack(tiles).to(self.device),
+                        disagreement=disagreement,
+                        first_only=first_only,
+                        normalisation=source.normalisation,
+                        earlier_Bdhw=torch.stack(earlier).to(self.device) if earlier else None,
                     )
                 yield from zip(batch, logits_BKdhw, strict=True)
                 bar.step(len(batch))
-                batch, tiles = [], []
+                batch, tiles, earlier = [], [], []
                 if self.batch == 0:
                     self.batch = _tiles_that_fit(self.device, before, _MOST_TILES[self.plan.dims])
 

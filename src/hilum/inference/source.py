@@ -13,7 +13,6 @@ import numpy as np
 from hilum.prepare.preprocess import Case, StreamedCase
 from hilum.prepare.resample import ROWS, ImageSlabs
 
-PADDING_HU = -1024
 Start = tuple[int, int, int]
 Prepared = Case | StreamedCase
 
@@ -29,10 +28,12 @@ class TileSource:
     Attributes:
         shape: (D, H, W), on every axis at least a patch.
         before: voxels of padding before the image on each axis.
+        normalisation: the scan's own, or None.
     """
 
     def __init__(self, case: Prepared, patch: tuple[int, int, int], threads: int = 0):
-        self.patch, self._threads = patch, threads
+        self.patch, self._threads, self._padding_hu = patch, threads, round(case.padding_hu)
+        self.normalisation, self._earlier_DHW = case.normalisation, case.earlier_DHW
         self._image: np.ndarray | ImageSlabs = case.slabs if isinstance(case, StreamedCase) else case.image_DHW
         inside = self._image.shape
         missing = [max(0, p - n) for n, p in zip(inside, patch, strict=True)]
@@ -52,9 +53,21 @@ class TileSource:
         planes = self._planes(low[0], high[0], rows, columns)
         if planes.shape == self.patch:
             return planes
-        tile = np.full(self.patch, PADDING_HU, np.int16)
+        tile = np.full(self.patch, self._padding_hu, np.int16)
         place = [a - (s - b) for a, s, b in zip(low, start, self.before, strict=True)]
         tile[tuple(slice(p, p + n) for p, n in zip(place, planes.shape, strict=True))] = planes
+        return tile
+
+    def earlier(self, start: Start) -> np.ndarray | None:
+        """(d, h, w) uint8: the classes that the model before this one of a cascade found there; None without one."""
+        if self._earlier_DHW is None:
+            return None
+        tile = np.zeros(self.patch, np.uint8)
+        low = [max(0, s - b) for s, b in zip(start, self.before, strict=True)]
+        high = [min(n, s - b + p) for s, b, p, n in zip(start, self.before, self.patch, self._inside, strict=True)]
+        there = self._earlier_DHW[tuple(slice(a, z) for a, z in zip(low, high, strict=True))]
+        place = [a - (s - b) for a, s, b in zip(low, start, self.before, strict=True)]
+        tile[tuple(slice(p, p + n) for p, n in zip(place, there.shape, strict=True))] = there
         return tile
 
     def _planes(self, first: int, last: int, rows: slice, columns: slice) -> np.ndarray:

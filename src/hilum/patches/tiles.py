@@ -61,6 +61,33 @@ def check_overlap(overlap: float) -> None:
         raise UsageError(f"overlap {overlap:g}", wanted="a share of the patch from 0 (none) to below 1, usually 0.5")
 
 
+def window_weights(patch: Shape3, kind: str) -> np.ndarray:
+    """(D, H, W) float32 weights of a window's voxels, highest value 1, nowhere 0.
+
+    Args:
+        patch: (D, H, W).
+        kind: "gaussian" (``gaussian_weights``), "constant", or "nnunet": the Gaussian that nnU-Net v2 computes, whose
+            centre is the voxel ``n // 2``, in half precision with its smallest number in the corners.
+    """
+    if kind == "gaussian":
+        return gaussian_weights(patch)
+    if kind == "constant":
+        return np.ones(patch, np.float32)
+    assert kind == "nnunet", kind
+    z, y, x = (_nnunet_line(n) for n in patch)
+    weights = np.asarray(10 * (z[:, None, None] * y[:, None] * x), np.float16)
+    weights[weights == 0] = weights[weights > 0].min()
+    return np.asarray(weights, np.float32) / 10
+
+
+def _nnunet_line(n: int) -> np.ndarray:
+    """A Gaussian of deviation n / 8 about ``n // 2``, cut where SciPy's filter cuts it (4 deviations)."""
+    place = np.arange(n) - n // 2
+    line = np.exp(-0.5 * (place / (n / 8)) ** 2)
+    line[np.abs(place) > int(4.0 * n / 8 + 0.5)] = 0
+    return line
+
+
 def gaussian_weights(patch: Shape3) -> np.ndarray:
     """(D, H, W) float32 weights of a window's voxels: a Gaussian about the centre, highest value 1.
 

@@ -1,8 +1,8 @@
 """How another toolkit's model wants its scans, where that is not hilum's own way.
 
 Comes in: a scan's grid or voxels and a plan's ``Conventions``. Goes out: in which order voxels are listed, which axis
-is resampled to the nearest slice, which box is looked at, what intensities mean in this scan. Reads no file. The defaults
-are hilum's own way, under which every function here changes nothing.
+is resampled to the nearest slice, which box is looked at, what intensities mean in this scan. Reads no file. The
+defaults are hilum's own way, under which every function here changes nothing.
 
 Rules for the names "nnunet" are those of nnU-Net v2 (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z; its
 ``DefaultPreprocessor``, ``default_resampling`` and ``cropping`` modules).
@@ -34,8 +34,8 @@ class Conventions:
         transpose: the order in which those axes are then taken.
         clip_first: intensities are clipped before resampling, not after.
         order: of the spline that resamples images: 3, or 1 (linear).
-        nearest: "never", or "nnunet": images and logits are resampled to the nearest slice along the axis that is more
-            than three times as coarse as the finest, in the scan or else in the plan.
+        nearest: "own" (``Plan.separate_z``), "off", or "nnunet": images and logits are resampled to the nearest slice
+            along the axis that is more than three times as coarse as the finest, in the scan or else in the plan.
         crop: "no", or "nonzero": only the box of voxels that are not 0 is looked at.
         intensities: "plan", or "scan": each scan's own mean and deviation; or "scan_nonzero": those of its voxels that
             are not 0 (with the holes among them), the others becoming 0.
@@ -47,7 +47,7 @@ class Conventions:
     transpose: tuple[int, ...] = (0, 1, 2)
     clip_first: bool = False
     order: int = 3
-    nearest: Literal["never", "nnunet"] = "never"
+    nearest: Literal["own", "off", "nnunet"] = "own"
     crop: Literal["no", "nonzero"] = "no"
     intensities: Literal["plan", "scan", "scan_nonzero"] = "plan"
     padding: Literal["air", "mean"] = "air"
@@ -79,7 +79,7 @@ def nearest_axis(scan_mm: Sequence[float], plan_mm: Sequence[float], conventions
     nnU-Net: where the coarsest spacing of the scan (or else of the plan) is more than three times the finest, its axis;
     none if two axes are equally coarse.
     """
-    if conventions.nearest == "never":
+    if conventions.nearest != "nnunet":
         return None
     for spacing in (scan_mm, plan_mm):
         if max(spacing) / min(spacing) > ANISOTROPY:

@@ -38,6 +38,7 @@ class Case:
         nearest_axis: the axis along which logits are not blended on the way back, or None.
         normalisation: this scan's own where the model normalises each scan by itself, else None.
         padding_hu: what lies around it where it is smaller than a patch.
+        earlier_DHW: of a cascade: what the model before this one found, uint8 class indices.
     """
 
     image_DHW: np.ndarray
@@ -49,6 +50,7 @@ class Case:
     nearest_axis: int | None = None
     normalisation: Normalisation | None = None
     padding_hu: float = AIR_HU
+    earlier_DHW: np.ndarray | None = None
 
 
 def prepare_scan(volume: Volume, plan: Plan, name: str = "", *, threads: int = 0) -> Case:
@@ -91,6 +93,7 @@ class StreamedCase:
     nearest_axis: int | None = None
     normalisation: Normalisation | None = None
     padding_hu: float = AIR_HU
+    earlier_DHW: np.ndarray | None = None
 
 
 def stream_scan(volume: Volume, plan: Plan, name: str = "") -> StreamedCase:
@@ -101,18 +104,23 @@ def stream_scan(volume: Volume, plan: Plan, name: str = "") -> StreamedCase:
         plan: gives the spacing.
         name: for messages.
     """
-    wants = plan.conventions
-    inside = volume.oriented(inside_codes(volume.grid, wants))
-    box = box_to_look_at(inside.array, wants)
+    inside = volume.oriented(inside_codes(volume.grid, plan.conventions))
+    box = box_to_look_at(inside.array, plan.conventions)
     if box is not None:
         inside = inside.cropped([part.start for part in box], [part.stop for part in box])
+    return _streamed(inside, volume.grid, plan, name)
+
+
+def _streamed(inside: Volume, source: Grid, plan: Plan, name: str) -> StreamedCase:
+    """What is looked at of a scan, in the order that the model wants."""
+    wants = plan.conventions
     grid = prepared_grid(inside.grid, plan)
     normalisation, array, own = plan.normalisation, inside.array, None
     if wants.intensities != "plan":
         array, mean, std = own_intensities(array, wants)
         normalisation = own = replace(normalisation, mean=mean, std=std)
     nearest = nearest_axis(inside.spacing_mm, _target_mm(inside.grid, plan), wants)
-    separate = wants.nearest == "never" and _separate_z(inside.grid, plan)
+    separate = wants.nearest == "own" and _separate_z(inside.grid, plan)
     slabs = ImageSlabs(
         array,
         grid.shape,
@@ -123,15 +131,16 @@ def stream_scan(volume: Volume, plan: Plan, name: str = "") -> StreamedCase:
         dtype=np.int16,
     )
     padding = AIR_HU if wants.padding == "air" else float(normalisation.mean)
-    return StreamedCase(slabs, grid, volume.grid, inside.grid, name, separate, nearest, own, padding)
+    return StreamedCase(slabs, grid, source, inside.grid, name, separate, nearest, own, padding)
 
 
 def restream(case: Case | StreamedCase, plan: Plan) -> StreamedCase:
     """The same scan for another plan: from the file's voxels where they are at hand, else from the prepared ones."""
     image = case.slabs.image if isinstance(case, StreamedCase) else case.image_DHW
-    grid, separate = prepared_grid(case.source_inside, plan), _separate_z(case.source_inside, plan)
-    slabs = ImageSlabs(image, grid.shape, separate_z=separate, dtype=np.int16)
-    return StreamedCase(slabs, grid, case.source, case.source_inside, case.name, separate)
+    if image.shape == case.source_inside.shape:
+        return _streamed(Volume.on(case.source_inside, image), case.source, plan, case.name)
+    made = _streamed(Volume.on(case.grid, image), case.source, plan, case.name)
+    return replace(made, source_inside=case.source_inside)
 
 
 def prepare_labels(
