@@ -49,7 +49,11 @@ class Lesion:
 
 
 def find_lesions(inside: Inside) -> tuple[list[Lesion], dict[str, int]]:
-    """Every lesion in the order of its number, and how many specks of each label were too small to list."""
+    """Every lesion in the order of its number, and how many specks of each label were too small to list.
+
+    A lesion that the cut of a horseshoe kidney divides goes as a whole to the side where most of it lies: the side map
+    is changed.
+    """
     scheme = inside.scheme
     values = [label.value for label in scheme.labels if label.is_lesion]
     if not values:
@@ -71,7 +75,9 @@ def find_lesions(inside: Inside) -> tuple[list[Lesion], dict[str, int]]:
         side: str = label.side
         map_DHW = inside.side_DHW.get(label.organ)
         if not side and map_DHW is not None:
-            side = SIDES[int(np.bincount(map_DHW[box][mask], minlength=3).argmax())]
+            code = int(np.bincount(map_DHW[box][mask], minlength=3).argmax())
+            map_DHW[box][mask] = code
+            side = SIDES[code]
         centroid_mm = inside.grid.world(moments(mask)[0] + [part.start for part in box])
         found.append(Lesion(label.value, side, box, mask, float(voxels * inside.voxel_ml), centroid_mm))
     place = {organ: n for n, organ in enumerate(scheme.organs)}

@@ -8,7 +8,8 @@ of the parenchyma along its own principal axes, so that a tumour does not length
 and sphericity are those of the whole. ``tumour_burden_percent`` is tumour over whole organ, cysts not counted.
 
 Split function. The share of each side in the parenchyma of both is an *estimate* of differential function: it assumes
-that every mL works alike. It was compared with gamma camera renography by Summerlin et al. (AJR 191, 2008, 1552-1558); after obstruction or stenosis it does not hold.
+that every mL works alike. Summerlin et al. (AJR 191, 2008, 1552-1558) compared it with gamma camera renography; after
+obstruction or stenosis it does not hold.
 """
 
 from __future__ import annotations
