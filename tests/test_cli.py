@@ -17,6 +17,8 @@ from hilum.cli import main
 VERBS = ["demo", "data", "train", "recipes", "segment", "evaluate", "compare", "measure", "report", "model"]
 LEAVES = [[v] for v in VERBS if v not in ("data", "model")] + [
     ["data", "list"],
+    ["data", "fetch"],
+    ["data", "verify"],
     ["data", "phantom"],
     ["model", "list"],
     ["model", "show"],

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hilum.cli.sets import set_words
 from hilum.cli.words import add_verb, answered, progress_of
 
 
@@ -15,14 +16,6 @@ def demo(options: argparse.Namespace) -> int:
 
     answer = run_demo(Path(options.out), seed=options.seed, progress=progress_of(options))
     return answered(options, answer, answer["text"], 1 if answer["failed"] else 0)
-
-
-def data_list(options: argparse.Namespace) -> int:
-    """Kinds of data set."""
-    from hilum.datasets import describe
-
-    table = describe()
-    return answered(options, table, "\n".join(f"{name:12} {text}" for name, text in table.items()))
 
 
 def data_phantom(options: argparse.Namespace) -> int:
@@ -45,6 +38,26 @@ def data_phantom(options: argparse.Namespace) -> int:
     )
     text = f"{len(cases)} cases in {options.path}; train on them with: --data phantom={options.path}"
     return answered(options, {"cases": [case.name for case in cases]}, text)
+
+
+def data_paint(options: argparse.Namespace) -> int:
+    """Paint CT around real label maps."""
+    from hilum.phantom.painting import paint_set
+
+    made = paint_set(
+        Path(options.labels_dir),
+        Path(options.out),
+        seed=options.seed,
+        phase=options.phase,
+        appearance=options.appearance,
+        every=options.every,
+        workers=options.workers,
+        progress=progress_of(options),
+    )
+    lines = [f"{len(made.cases)} cases in {options.out}; train on them with: --data phantom={options.out}"]
+    lines += [f"failed: {name}: {why}" for name, why in sorted(made.failures.items())]
+    answer = {"cases": list(made.cases), "failures": made.failures}
+    return answered(options, answer, "\n".join(lines), 1 if made.failures else 0)
 
 
 def _three(text: str | None, kind: Any, option: str) -> Any:
@@ -72,7 +85,7 @@ def data_words(verbs: Any) -> None:
     """Words of ``hilum data ...``."""
     parser = verbs.add_parser("data", help="data sets: which kinds are known; make synthetic ones")
     parts = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    add_verb(parts, "list", data_list, "kinds of data set that train and evaluate take", "hilum data list")
+    set_words(parts)
     text = "write synthetic abdominal CT with exact labels (kidney, tumour, cyst)"
     words = add_verb(parts, "phantom", data_phantom, text, "hilum data phantom phantoms --cases 20 --seed 7")
     words.add_argument("path", metavar="OUT", help="folder to write to")
@@ -105,4 +118,22 @@ def data_words(verbs: Any) -> None:
     )
     words.add_argument("--shape", metavar="X,Y,Z", help="columns, rows, slices (default: as KiTS23's cases vary)")
     words.add_argument("--spacing", metavar="X,Y,Z", help="mm between columns, rows, slices")
+    words.add_argument("--workers", type=int, default=None, metavar="N", help="processes (default: one a core)")
+    text = "paint synthetic CT around real KiTS label maps, whose voxels stay exactly as they are"
+    words = add_verb(parts, "paint", data_paint, text, "hilum data paint --labels kits23/dataset --out painted")
+    words.add_argument(
+        "--labels", dest="labels_dir", required=True, metavar="DIR", help="NAME.nii.gz or NAME/segmentation.nii.gz"
+    )
+    words.add_argument("--out", required=True, metavar="DIR", help="folder to write to; a run that was killed goes on")
+    words.add_argument("--seed", type=int, default=0, help="the same seed paints the same bodies (default: 0)")
+    words.add_argument(
+        "--phase",
+        choices=("none", "arterial", "nephrographic", "delayed", "excretory"),
+        default=None,
+        help="contrast phase of all (default: drawn for each)",
+    )
+    words.add_argument("--appearance", choices=("usual", "random"), default="usual", help="as for phantom")
+    words.add_argument(
+        "--every", type=int, default=1, metavar="N", help="keep every Nth column and row only (default: 1, all)"
+    )
     words.add_argument("--workers", type=int, default=None, metavar="N", help="processes (default: one a core)")
