@@ -112,7 +112,7 @@ def test_evaluate_reports_scores_policy_and_failures(
     more = ["--missing", "skip", "--trained-on", str(tmp_path / "seen.txt"), "--rank-suspects", "--quiet"]
     assert main([*words, "--out", str(tmp_path / "skip"), *more]) == 0
     text = capsys.readouterr().out
-    assert "audit: 1 of 3 cases (case_001) are of patients that the model was trained on" in text
+    assert "audit: 1 of 3 cases (case_001) bear names that the model was trained on" in text
     assert "seen in training" in text and (tmp_path / "skip" / "suspects.csv").is_file()
     assert "are of patients" in (tmp_path / "skip" / "report.html").read_text(encoding="utf-8")
     assert main(["compare", str(tmp_path / "scores"), str(tmp_path / "skip"), "--out", str(tmp_path / "c")]) == 0

@@ -199,7 +199,7 @@ def _shared(scores: Mapping[str, CaseScore], patients: Mapping[str, str], traine
     both = tuple(name for name in scores if name in seen or patients.get(name, name) in seen)
     if not both:
         return []
-    text = f"{_of(both, scores)} are of patients that the model was trained on: their scores are no test"
+    text = f"{_of(both, scores)} bear names that the model was trained on: of the same patients they are no test"
     return [Finding("shared_patients", text, both)]
 
 

@@ -74,10 +74,10 @@ class Chart:
     def write(self, folder: Path, name: str) -> list[Path]:
         """``FOLDER/NAME.svg`` and ``FOLDER/NAME.png``, for a paper."""
         paths = []
+        figure = self._figure(_PAPER)
+        figure.patch.set(facecolor="white", alpha=1)
         for ending, canvas in (("svg", FigureCanvasSVG), ("png", FigureCanvasAgg)):
-            figure = self._figure(_PAPER)
             canvas(figure)
-            figure.patch.set(facecolor="white", alpha=1)
             path = folder / f"{name}.{ending}"
             salt = hashlib.sha256(self.title.encode()).hexdigest()[:12]
             nothing = dict.fromkeys(("Creator", "Date", "Format", "Type")) if ending == "svg" else {"Software": None}

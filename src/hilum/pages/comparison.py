@@ -55,17 +55,13 @@ def comparison_report(folder: Path, figures: bool = False) -> Path:
         "header_facts": [f"Protocol {found['protocol']}", f"{len(found['cases'])} cases, {found['patients']} patients"],
         "warnings": found["warnings"],
         "charts": [(chart.title, Markup(chart.svg())) for chart in charts.values()],
-        "first": [difference_line(row) for row in first],
-        "rest": [difference_line(row) for row in rest],
-        "margins": any("margin" in row for row in found["comparisons"]),
-        "claims": any("claim" in row for row in found["comparisons"]),
+        "blocks": _by_pair(first),
+        "rest": _by_pair(rest),
+        "more": len({(row["region"], row["metric"]) for row in rest}),
+        "asked": [difference_line(row) for row in first if "margin" in row or "claim" in row],
         "ranking": found.get("ranking", []),
         "standings": [_standing(table) for table in found.get("standings", [])],
-        "subgroups": [
-            {"column": row["column"], "group": row["group"], **difference_line(row)}
-            for row in found.get("subgroups", [])
-            if row["metric"] in _FIRST[:3]
-        ],
+        "subgroups": _by_pair([row for row in found.get("subgroups", []) if row["metric"] in _FIRST[:3]]),
         "agreement": [_limits(row) for row in found.get("volume_agreement", [])],
         "empty_policy": found.get("empty_policy", ""),
         "methods": found.get("methods", ""),
@@ -85,7 +81,7 @@ def lead(found: Mapping[str, Any]) -> str:
         told = f"{strings.metric_name(row['metric'])} of {strings.region_name(row['region']).lower()}"
         won.setdefault(f"{row['better']} is better than {other}", []).append(told)
     parts = [
-        f"{who} in {strings.listed(what[:4])}" + (f" and {len(what) - 4} more" if len(what) > 4 else "")
+        f"{who} in {strings.listed([*what[:2], f'{len(what) - 2} more'] if len(what) > 3 else what)}"
         for who, what in won.items()
     ]
     return f"{'; '.join(parts)}."
@@ -96,23 +92,27 @@ def charts_of(found: Mapping[str, Any]) -> dict[str, Chart]:
     charts: dict[str, Chart] = {}
     for pair in dict.fromkeys((row["first"], row["second"]) for row in found["comparisons"]):
         rows = [row for row in found["comparisons"] if (row["first"], row["second"]) == pair]
-        groups, margin = _changes([row for row in rows if _is_share(row)], lambda row: row["region"], "metric")
+        groups, margin = _changes(
+            [row for row in rows if _is_share(row)], lambda row: strings.region_name(row["region"]), "metric"
+        )
         if groups:
             number = "" if len(charts) == 0 else f"_{len(charts) + 1}"
             title = f"{pair[1]} less {pair[0]}"
             charts[f"differences{number}"] = forest(groups, title, f"difference (right: {pair[1]} has more)", margin)
+    spread = {}
     for table in found.get("values", []):
-        values = {
-            name: [x for x in column if x is not None and 0 <= x <= 1] for name, column in table["evaluations"].items()
-        }
-        if any(values.values()) and table["metric"] in _FIRST[:3] and len(found["cases"]) > 2:
+        values = {name: [x for x in column if x is not None] for name, column in table["evaluations"].items()}
+        if any(values.values()) and table["metric"] in _FIRST[:3]:
             title = f"{strings.metric_name(table['metric'])}, {strings.region_name(table['region']).lower()}"
-            some = {name: column for name, column in values.items() if column}
-            charts[f"spread_{table['region']}_{table['metric']}"] = boxes({title: some}, title)
+            spread[title] = {name: column for name, column in values.items() if column}
+    if spread and len(found["cases"]) > 2:
+        charts["spread"] = boxes(spread, "Spread over cases")
     rows = [row for row in found.get("subgroups", []) if row["metric"] in _FIRST[:2] and row["difference"] is not None]
     for column in dict.fromkeys(row["column"] for row in rows):
         mine = [row for row in rows if row["column"] == column]
-        groups, _ = _changes(mine, lambda row: f"{row['region']}, {row['first']} and {row['second']}", "group")
+        groups, _ = _changes(
+            mine, lambda row: f"{strings.region_name(row['region'])}: {row['first']} → {row['second']}", "group"
+        )
         if groups:
             title = f"Within {column}"
             charts[f"subgroups_{_plain(column)}"] = forest(groups, title, "difference in Dice (second less first)")
@@ -161,6 +161,15 @@ def difference_line(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _by_pair(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as one table for every two methods."""
+    blocks: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        group = {"column": row.get("column", ""), "group": row.get("group", "")}
+        blocks.setdefault(f"{row['first']} → {row['second']}", []).append({**group, **difference_line(row)})
+    return [{"title": title, "lines": lines} for title, lines in blocks.items()]
+
+
 def _changes(rows: Sequence[Mapping[str, Any]], group_of: Any, name: str) -> tuple[dict[str, list[Change]], Any]:
     groups: dict[str, list[Change]] = {}
     margins = {row["margin"] for row in rows if "margin" in row}
@@ -171,7 +180,7 @@ def _changes(rows: Sequence[Mapping[str, Any]], group_of: Any, name: str) -> tup
         note = f"{row['difference']:+.3f}".replace("-", "−")
         sure = bool(row["better"])
         change = Change(f"{label} ({row['n']})", row["difference"], row["low"], row["high"], sure, note)
-        groups.setdefault(strings.region_name(group_of(row)), []).append(change)
+        groups.setdefault(group_of(row), []).append(change)
     return groups, margins.pop() if len(margins) == 1 else None
 
 

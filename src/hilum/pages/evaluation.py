@@ -142,9 +142,9 @@ def _chart_notes(scores: Mapping[str, Any]) -> list[str]:
             notes.append(
                 f"Volume of {name}, prediction less truth: bias {limits['bias']:+.1f} mL, limits of agreement {span}."
             )
-    for region, found in (scores.get("confidence") or {}).items():
-        if "froc" in found:
-            notes.append(f"FROC of {strings.region_name(region).lower()}: {found['froc']['candidates']}.")
+    froc = next((found["froc"] for found in (scores.get("confidence") or {}).values() if "froc" in found), None)
+    if froc is not None:
+        notes.append(f"FROC: candidates are {froc['candidates']}.")
     first = next(iter((scores.get("confidence") or {}).values()), None)
     if first is not None:
         notes.append(f"Reliability: {first['calibration']['field']}.")
