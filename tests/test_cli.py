@@ -20,6 +20,7 @@ LEAVES = [[v] for v in VERBS if v not in ("data", "model")] + [
     ["data", "fetch"],
     ["data", "verify"],
     ["data", "phantom"],
+    ["data", "paint"],
     ["model", "list"],
     ["model", "show"],
 ]

@@ -121,7 +121,7 @@ def _axes(side: int, up: np.ndarray, turn: float) -> np.ndarray:
 def _draw_kidney(rng: np.random.Generator, side: int, size: float, sinus: float, fat: float) -> Kidney:
     u = rng.uniform
     size *= float(np.clip(rng.normal(1.0, 0.03), 0.94, 1.06))
-    centre = (side * u(62, 71), u(-3, 6), (u(-16, -2) if side > 0 else u(-4, 10)))
+    centre = (side * u(65, 75), u(-3, 6), (u(-16, -2) if side > 0 else u(-4, 10)))
     # the upper pole lies nearer to the spine and further back
     up = np.array([-side * u(0.1, 0.34), -u(0.15, 0.42), 1.0])
     return Kidney(
@@ -137,6 +137,11 @@ def _draw_kidney(rng: np.random.Generator, side: int, size: float, sinus: float,
         fat=fat * u(0.8, 1.2),
         pelvis=u(4, 8.5),
     )
+
+
+def kidney_at(rng: np.random.Generator, side: int, centre: Vector) -> Kidney:
+    """A kidney of average size at a place, for what leads to it: the kidney itself may be drawn elsewhere."""
+    return replace(_draw_kidney(rng, side, 1.0, 1.0, 8.0), centre=centre)
 
 
 def clear_bed(slab: Slab, kidney: Kidney, masses: Sequence[Ellipsoid], hu: HU) -> None:

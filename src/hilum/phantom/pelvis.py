@@ -46,7 +46,9 @@ def _muscles(slab: Slab, torso: Torso, hu: HU) -> None:
     side = half - np.abs(slab.X)
     back = slab.Y + F(40) + F(20) * (1 - down)
     room = np.minimum(smooth_union(side, side + 60, 4.0), back)  # positive inside the lesser pelvis
-    front = slab.Y - F(torso.middle + 12)  # the belly wall stays as it is
+    # gluteal muscles behind, iliac muscles at the sides; in front of them lie bowel and belly wall
+    flank = np.sqrt(((np.abs(slab.X) - F(98)) * F(0.85)) ** 2 + (slab.Y + F(8)) ** 2) - F(58)
+    front = np.minimum(flank, slab.Y + F(22)) + 3 * slab.ripple
     planes = np.abs(slab.ripple) < F(0.06)
     value = F(hu["muscle"]) + 3 * slab.ripple + planes * F(hu["visceral_fat"] - hu["muscle"] + 30)
     inside = slab.among(Part.VISCERAL_FAT)

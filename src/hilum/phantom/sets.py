@@ -6,11 +6,7 @@ already there from the same order is kept, so that an interrupted run goes on. H
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from hilum.phantom.case import SCHEMES_MADE, make_case
 from hilum.phantom.contrast import APPEARANCES
 from hilum.phantom.layouts import Place, layouts
 from hilum.phantom.layouts import layout as _layout
+from hilum.phantom.pool import cores, each
 from hilum.phantom.tissues import PHASES
 from hilum.progress import SILENT, Progress
 
@@ -126,14 +123,14 @@ def write_set(
     bar = progress.stage("Making phantoms", cases)
     bar.step(len(done))
     todo = [order for order in orders if order.name not in done]
-    count = min(len(todo), workers or _cores())
+    count = min(len(todo), workers or cores())
 
     def finish(order: _Order, facts: dict[str, Any]) -> None:
         done[order.name] = facts
         _write_manifest(out, head, orders, done)  # after each case: an interruption loses at most the cases in work
         bar.step(note=order.name)
 
-    _make_all(todo, count, finish)
+    each(_make, todo, count, finish)
     rows = [{"case": o.name, "scheme": labels, "facts": done[o.name]} for o in orders]
     _layout(layout).finish(out, rows)
     return [WrittenCase(o.name, o.place.image, o.place.labels, o.name, done[o.name]) for o in orders]
@@ -153,29 +150,6 @@ def _checked(layout: str, labels: str | None, phase: str | None, appearance: str
     if phase is not None and phase not in PHASES:
         raise UsageError(f"phase {phase!r}", wanted=f"one of {list(PHASES)}")
     return labels
-
-
-def _make_all(todo: list[_Order], processes: int, finish: Callable[[_Order, dict[str, Any]], None]) -> None:
-    """Make every case and tell ``finish`` its facts as soon as it is there."""
-    if processes <= 1:
-        for order in todo:
-            finish(order, _make(order))
-        return
-    # "spawn": forking a process that already has threads can hang
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_make, order): order for order in todo}
-        try:
-            for future in as_completed(running):
-                finish(running[future], future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def _order(out: Path, number: int, seed: int, layout: str, options: dict[str, Any]) -> _Order:
