@@ -63,7 +63,8 @@ def inspect_case(order: Order) -> dict[str, Any]:
     if image is not None and labels is not None:
         place = placing(image, labels)
         findings += [place] if place is not None else []
-        if place is None or place.kind == "noise":
+        known = image.header.get("geometry") != "pixdim only"
+        if known and (place is None or place.kind == "noise"):
             findings += left_and_right(image, labels, order.scheme)
     findings += _trapped(order, image, labels)
     record["findings"] = [finding.to_json() for finding in findings]

@@ -47,13 +47,18 @@ def placing(image: Volume, labels: Volume) -> Finding | None:
 
 
 def _turned(image: Volume, labels: Volume) -> Finding | None:
-    """The same voxels along other axes, which reading in one order puts right."""
+    """The same box along other axes: read in one order they agree, unless the voxels say that the affine is wrong."""
     try:
         one, other = image.grid.oriented(INSIDE), labels.grid.oriented(INSIDE)
     except GeometryError:
         return None
     if one.shape != other.shape or one.distance_mm(other) > SNAP_MM:
         return None
+    if image.shape == labels.shape:
+        by_affines = np.ascontiguousarray(labels.oriented(image.codes).array)
+        in_array, in_world = border_contrast(image, labels.array), border_contrast(image, by_affines)
+        if in_array >= DECISIVE * max(in_world, 1.0):
+            return _copied("flip", f"axes {image.codes} against {labels.codes}", image, labels, in_array, in_world)
     return Finding(
         "axis-order",
         f"the image runs {image.codes}, the label map {labels.codes}, over the same place",
@@ -66,19 +71,11 @@ def _turned(image: Volume, labels: Volume) -> Finding | None:
 def _decided(image: Volume, labels: Volume) -> Finding:
     """Equal shapes, different affines: is the array right, or the affine?"""
     in_array = border_contrast(image, labels.array)
-    moved = _resampled(image, labels)
-    in_world = border_contrast(image, moved) if moved is not None and moved.any() else 0.0
+    in_world = border_contrast(image, nearest_onto(image, labels))
     code, what = _difference(image, labels)
-    told = f"{what}; image {image.grid.describe()}, label map {labels.grid.describe()}"
-    numbers = f"HU step at the labels' border {in_array:.0f} in array space, {in_world:.0f} by the affines"
     if in_array >= DECISIVE * max(in_world, 1.0):
-        return Finding(
-            code,
-            f"{told}; voxel for voxel they fit ({numbers})",
-            labels.source,
-            "--fix gives the label map its image's affine",
-            {"do": "copy_affine", "file": "labels"},
-        )
+        return _copied(code, what, image, labels, in_array, in_world)
+    told, numbers = _told(what, image, labels, in_array, in_world)
     if in_world >= DECISIVE * max(in_array, 1.0):
         return Finding(
             code,
@@ -92,6 +89,25 @@ def _decided(image: Volume, labels: Volume) -> Finding:
         f"{told}, and the voxels do not tell which is right ({numbers})",
         labels.source,
         "look at both in a viewer and correct one header",
+    )
+
+
+def _copied(code: str, what: str, image: Volume, labels: Volume, in_array: float, in_world: float) -> Finding:
+    """The arrays fit voxel for voxel: the label map's affine is wrong."""
+    told, numbers = _told(what, image, labels, in_array, in_world)
+    return Finding(
+        code,
+        f"{told}; voxel for voxel they fit ({numbers})",
+        labels.source,
+        "--fix gives the label map its image's affine",
+        {"do": "copy_affine", "file": "labels"},
+    )
+
+
+def _told(what: str, image: Volume, labels: Volume, in_array: float, in_world: float) -> tuple[str, str]:
+    return (
+        f"{what}; image {image.grid.describe()}, label map {labels.grid.describe()}",
+        f"HU step at the labels' border {in_array:.0f} in array space, {in_world:.0f} by the affines",
     )
 
 
@@ -130,11 +146,6 @@ def border_contrast(image: Volume, labels: np.ndarray) -> float:
         steps.append(np.abs(high - low)[inside])
     found = np.concatenate(steps)
     return float(found.mean()) if found.size else 0.0
-
-
-def _resampled(image: Volume, labels: Volume) -> np.ndarray | None:
-    """The label map on the image's grid by the two affines, nearest voxel; None if they do not meet."""
-    return nearest_onto(image, labels)
 
 
 def nearest_onto(image: Volume, labels: Volume) -> np.ndarray:

@@ -1,0 +1,452 @@
+"""Looking a data set over: each finding with a file that shows it, corrected copies that are right, leakage."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hilum.cli import main
+from hilum.datasets import open_dataset, write_folds
+from hilum.errors import DatasetError, OutputError, UsageError
+from hilum.labels import SCHEMES
+from hilum.scans import read_labels, read_scan
+from hilum.survey.findings import CODES, KINDS
+from hilum.survey.inspecting import inspect_case
+from hilum.survey.verify import as_text, verify
+from hilum.volume import require_same_grid
+from making_cases import AFFINE, SPACING, body, write, write_lits
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+def look(kind: str, root: Path, out: Path, **options: Any) -> dict[str, Any]:
+    return verify(kind, root, out, workers=1, **options)
+
+
+def codes(report: dict[str, Any], case: str | None = None) -> list[str]:
+    return [f["code"] for r in report["cases"] if case in (None, r["case"]) for f in r["findings"]]
+
+
+def kits(root: Path, name: str, stored: type = np.uint8, axes: str = "IPL") -> Path:
+    """A KiTS case: axes (slice, row, column) from head to feet, and unsigned labels."""
+    hu, labels = body(int(name[-5:]))
+    turn = nib.orientations.ornt_transform(nib.io_orientation(AFFINE), nib.orientations.axcodes2ornt(tuple(axes)))
+    affine = AFFINE @ nib.orientations.inv_ornt_aff(turn, hu.shape)
+    for file, array in (("imaging", hu), ("segmentation", labels.astype(stored))):
+        write(root / name / f"{file}.nii.gz", nib.apply_orientation(array, turn), affine)
+    return root / name
+
+
+def flipped(axis: int) -> np.ndarray:
+    """The affine with one axis the other way round, over the same box."""
+    n = body()[0].shape[axis]
+    turn = np.eye(4)
+    turn[axis, axis], turn[axis, 3] = -1, n - 1
+    return np.asarray(AFFINE @ turn)
+
+
+# ---- one maker a code: it writes a LiTS or KiTS set that shows it --------------------------------------------------
+def _missing(root: Path) -> str:
+    write_lits(root, 0)[1].unlink()
+    return "lits"
+
+
+def _partial(root: Path) -> str:
+    image, _ = write_lits(root, 0)
+    image.rename(root / "volume-0.nii.part")
+    return "lits"
+
+
+def _unreadable(root: Path) -> str:
+    case = kits(root, "case_00001")
+    data = bytearray((case / "imaging.nii.gz").read_bytes())
+    data[-6] ^= 255  # the gzip checksum
+    (case / "imaging.nii.gz").write_bytes(data)
+    return "kits23"
+
+
+def _no_ct(root: Path) -> str:
+    hu, _ = body()
+    write_lits(root, 0)
+    write(root / "volume-0.nii", (hu + 1100).astype(np.int16))  # the intercept was lost
+    return "lits"
+
+
+def _no_labels(root: Path) -> str:
+    write_lits(root, 0)
+    write(root / "segmentation-0.nii", body()[1] * 3)
+    return "lits"
+
+
+def _empty_labels(root: Path) -> str:
+    write_lits(root, 0)
+    write(root / "segmentation-0.nii", np.zeros_like(body()[1]))
+    return "lits"
+
+
+def _shape(root: Path) -> str:
+    write_lits(root, 0)
+    write(root / "segmentation-0.nii", body()[1][:-1])
+    return "lits"
+
+
+def _misplaced(root: Path) -> str:
+    hu, labels = body()
+    noise = np.random.default_rng(1).normal(0, 40, hu.shape).astype(np.int16)  # nothing to hold the labels against
+    noise[0, 0, 0] = -1000
+    affine = np.array(AFFINE)
+    affine[0, 3] += SPACING[0]
+    write(root / "volume-0.nii", noise)
+    write(root / "segmentation-0.nii", labels, affine)
+    return "lits"
+
+
+def _spacing_unknown(root: Path) -> str:
+    write_lits(root, 30, affine=np.diag([1.0, 1.0, 1.0, 1.0]))
+    return "lits"
+
+
+def _axis_order(root: Path) -> str:
+    write_lits(root, 0)
+    write(root / "segmentation-0.nii", body()[1].transpose(2, 1, 0), AFFINE[:, [2, 1, 0, 3]])
+    return "lits"
+
+
+def _flip(root: Path) -> str:
+    write_lits(root, 0)
+    write(root / "segmentation-0.nii", body()[1], flipped(0))
+    return "lits"
+
+
+def _shift(root: Path) -> str:
+    affine = np.array(AFFINE)
+    affine[:3, 3] += (40, -24, 30)
+    write_lits(root, 0)
+    write(root / "segmentation-0.nii", body()[1], affine)
+    return "lits"
+
+
+def _spacing_differs(root: Path) -> str:
+    write_lits(root, 0)
+    write(root / "segmentation-0.nii", body()[1], AFFINE @ np.diag([0.5, 0.5, 0.5, 1]))
+    return "lits"
+
+
+def _table_spacing(root: Path) -> str:
+    kits(root, "case_00001")
+    row = {"case_id": "case_00001", "captured_pixel_width": 8.0, "captured_slice_thickness": 5.0}
+    (root / "kits.json").write_text(json.dumps([row]))
+    return "kits19"
+
+
+def _mirrored(root: Path) -> str:
+    write_lits(root, 0, affine=flipped(0))
+    return "lits"
+
+
+def _rounding(root: Path) -> str:
+    affine = np.array(AFFINE)
+    affine[0, 3] += 0.03
+    write_lits(root, 0)
+    write(root / "segmentation-0.nii", body()[1], affine)
+    return "lits"
+
+
+def _whole_floats(root: Path) -> str:
+    write_lits(root, 0)
+    write(root / "volume-0.nii", body()[0].astype(np.float64))
+    return "lits"
+
+
+def _qform(root: Path) -> str:
+    image, _ = write_lits(root, 0)
+    loaded = nib.load(image)
+    affine = np.array(AFFINE)
+    affine[0, 3] += 7
+    loaded.set_sform(AFFINE, 1)
+    loaded.set_qform(affine, 1)
+    nib.save(loaded, root / "x.nii")
+    os.replace(root / "x.nii", image)
+    return "lits"
+
+
+def _padding(root: Path) -> str:
+    write_lits(root, 0)
+    hu = body()[0]
+    hu[:3, :3] = -2048
+    write(root / "volume-0.nii", hu)
+    return "lits"
+
+
+def _hu_range(root: Path) -> str:
+    write_lits(root, 0)
+    hu = body()[0]
+    hu[5, 5, 5] = 20_000
+    write(root / "volume-0.nii", hu)
+    return "lits"
+
+
+def _no_orientation(root: Path) -> str:
+    for path in write_lits(root, 0):
+        loaded = nib.load(path)
+        data = np.asarray(loaded.dataobj)
+        loaded.header["sform_code"] = loaded.header["qform_code"] = 0
+        head = bytearray(path.read_bytes())
+        head[252:256] = b"\0\0\0\0"  # qform_code and sform_code
+        path.write_bytes(head)
+        assert data.any()
+    return "lits"
+
+
+def _odd_axes(root: Path) -> str:
+    kits(root, "case_00001", axes="RAS")
+    return "kits23"
+
+
+def _odd_shape(root: Path) -> str:
+    hu, labels = body(shape=(3, 512, 796))
+    affine = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [-5, 0, 0, 0], [0, 0, 0, 1.0]])
+    write(root / "case_00160" / "imaging.nii.gz", hu, affine)
+    write(root / "case_00160" / "segmentation.nii.gz", np.maximum(labels, (hu > 550).astype(np.uint8)), affine)
+    return "kits23"
+
+
+def _old_labels(root: Path) -> str:
+    kits(root, "case_00015", np.uint8)
+    return "kits19"
+
+
+def _in_doubt(root: Path) -> str:
+    kits(root, "case_00068")
+    return "kits19"
+
+
+def _no_label_map(root: Path) -> str:
+    write_lits(root, 0)[0].rename(root / "test-volume-0.nii")
+    (root / "segmentation-0.nii").unlink()
+    return "lits"
+
+
+MAKERS: dict[str, Callable[[Path], str]] = {
+    "missing": _missing, "partial": _partial, "unreadable": _unreadable, "no-ct": _no_ct, "no-labels": _no_labels,
+    "empty-labels": _empty_labels, "shape": _shape, "misplaced": _misplaced, "spacing-unknown": _spacing_unknown,
+    "axis-order": _axis_order, "flip": _flip, "shift": _shift, "spacing-differs": _spacing_differs,
+    "table-spacing": _table_spacing, "mirrored": _mirrored, "rounding": _rounding, "whole-floats": _whole_floats,
+    "qform": _qform, "padding": _padding, "hu-range": _hu_range, "no-orientation": _no_orientation,
+    "odd-axes": _odd_axes, "odd-shape": _odd_shape, "old-labels": _old_labels, "in-doubt": _in_doubt,
+    "no-label-map": _no_label_map,
+}  # fmt: skip
+
+
+def test_every_code_has_a_file_that_shows_it() -> None:
+    assert set(MAKERS) | {"false-spacing"} == set(CODES)  # false-spacing: test_true_spacing_comes_from_another_copy
+    assert {kind for kind, _ in CODES.values()} == set(KINDS)
+
+
+@pytest.mark.parametrize("code", MAKERS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_finding(code: str, tmp_path: Path) -> None:
+    kind = MAKERS[code](tmp_path / "set")
+    report = look(kind, tmp_path / "set", tmp_path / "out")
+    twice = ("table-spacing", "no-orientation", "odd-axes", "spacing-unknown", "odd-shape")  # of image and label map
+    besides = {"old-labels": {"in-doubt"}}
+    assert set(codes(report)) == {code} | besides.get(code, set())
+    assert codes(report).count(code) == 1 + (code in twice)
+    expected = CODES[code][0]
+    assert report["summary"][expected] == 1 and report["summary"]["clean"] == 0
+    words = ["data", "verify", f"{kind}={tmp_path / 'set'}", "--out", str(tmp_path / "out"), "--quiet", "--json"]
+    assert main(words) == (1 if expected == "broken" else 0)
+
+
+def test_a_clean_set_and_its_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (0, 1):
+        write_lits(tmp_path / "set", number)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (tmp_path / "set").iterdir()}
+    assert main(["data", "verify", f"lits={tmp_path / 'set'}", "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert "2 cases, 2 without any finding" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "verify.json").read_text())
+    facts = report["cases"][0]
+    hu, labels = body(0)
+    assert facts["image"]["hu_min"] == hu.min() and facts["image"]["hu_max"] == hu.max()
+    assert facts["labels"]["voxels"] == {"1": int((labels == 1).sum()), "2": int((labels == 2).sum())}
+    page = (tmp_path / "out" / "verify.html").read_text()
+    assert "volume-0" in page and "not a medical device" in page
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (tmp_path / "set").iterdir()} == before
+
+
+@pytest.mark.parametrize("code", ["axis-order", "flip", "shift", "spacing-differs", "table-spacing", "mirrored"])
+def test_fixed_copies_are_right(code: str, tmp_path: Path) -> None:
+    root, out = tmp_path / "set", tmp_path / "out"
+    kind = MAKERS[code](root)
+    before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    report = look(kind, root, out, fix=True)
+    assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before, "never in place"
+    (entry,) = report["fixed"]
+    assert entry["done"][0]["code"] == code and entry["files"]
+    assert json.loads((out / "fixed" / "fix_log.json").read_text()) == report["fixed"]
+    dataset = open_dataset("folder", out / "fixed" / "manifest.csv")
+    assert dataset.scheme == (SCHEMES["kits19"] if kind == "kits19" else SCHEMES["lits"])
+    (case,) = dataset.cases
+    image, labels = read_scan(case.image), read_labels(case.labels or Path(), SCHEMES["lits"])
+    require_same_grid(image, labels)
+    hu, truth = body(1 if kind == "kits19" else 0)
+    assert np.array_equal(image.oriented("RAS").array, hu)
+    assert np.array_equal(labels.oriented("RAS").array, truth)
+    if code == "table-spacing":
+        assert sorted(image.spacing_mm) == [5, 8, 8]
+    elif code != "mirrored":
+        assert image.grid.distance_mm(labels.grid) < 1e-3 and np.allclose(sorted(image.spacing_mm), [8, 8, 10])
+    again = look("folder", out / "fixed" / "manifest.csv", tmp_path / "again")
+    assert again["summary"]["clean"] == 1
+
+
+def test_a_label_map_on_another_grid_is_resampled_where_its_affine_is_right(tmp_path: Path) -> None:
+    write_lits(tmp_path / "set", 0)
+    rolled = np.roll(body()[1], 5, axis=0)  # the array lies 5 voxels off, and its affine says so
+    affine = np.array(AFFINE)
+    affine[0, 3] -= 5 * SPACING[0]
+    write(tmp_path / "set" / "segmentation-0.nii", rolled, affine)
+    report = look("lits", tmp_path / "set", tmp_path / "out", fix=True)
+    assert codes(report) == ["shift"] and "affines are right" in report["cases"][0]["findings"][0]["text"]
+    labels = read_labels(tmp_path / "out" / "fixed" / "volume-0" / "segmentation.nii.gz", SCHEMES["lits"])
+    assert np.array_equal(labels.array, body()[1])
+
+
+def test_true_spacing_comes_from_another_copy(tmp_path: Path) -> None:
+    lits, msd = tmp_path / "lits", tmp_path / "msd"
+    write_lits(lits, 30, affine=np.diag([1.0, 1.0, 1.0, 1.0]))
+    write_lits(lits, 31, affine=np.diag([1.0, 1.0, 1.0, 1.0]))
+    hu, labels = body(30)
+    write(msd / "imagesTr" / "liver_30.nii.gz", np.clip(hu[::-1], -1000, 1023).astype(np.float32), flipped(0))
+    write(msd / "labelsTr" / "liver_30.nii.gz", labels[::-1], flipped(0))
+    rows = [{"image": "imagesTr/liver_30.nii.gz", "label": "labelsTr/liver_30.nii.gz"}]
+    table = {"modality": {"0": "CT"}, "labels": {"0": "b", "1": "liver", "2": "cancer"}, "training": rows}
+    (msd / "dataset.json").write_text(json.dumps(table))
+    report = look("lits", lits, tmp_path / "out", against=[("msd", msd)], fix=True)
+    assert codes(report, "volume-30") == ["false-spacing"] * 2 and codes(report, "volume-31") == ["spacing-unknown"] * 2
+    shared = [leak for leak in report["leakage"] if leak["code"] == "shared-scans"]
+    assert shared[0]["pairs"] == [["volume-30", "liver_30"]]  # flipped, clipped, floats: the same scan
+    place = tmp_path / "out" / "fixed" / "volume-30"
+    image, map_ = read_scan(place / "imaging.nii.gz"), read_labels(place / "segmentation.nii.gz", SCHEMES["lits"])
+    require_same_grid(image, map_)
+    assert image.spacing_mm == pytest.approx(SPACING) and np.array_equal(image.array, hu)
+    assert [case.name for case in open_dataset("folder", tmp_path / "out" / "fixed" / "manifest.csv").cases] == [
+        "volume-30"
+    ]
+
+
+def test_leakage_within_between_and_across_folds(tmp_path: Path) -> None:
+    root = tmp_path / "lits"
+    for number in (0, 1, 2):
+        write_lits(root, number)
+    write_lits(root, 3, seed=0)  # the same scan and labels under another number
+    write_folds(tmp_path / "folds.json", (("volume-0", "volume-1"), ("volume-2", "volume-3")))
+    report = look("lits", root, tmp_path / "out", folds=tmp_path / "folds.json")
+    found = {leak["code"]: leak["cases"] for leak in report["leakage"] if leak["cases"]}
+    assert found == {
+        key: ["volume-0", "volume-3"] for key in ("same-image", "same-labels", "fold-images", "fold-labels")
+    }
+    kits(tmp_path / "kits19", "case_00005")
+    kits(tmp_path / "kits23", "case_00005")
+    kits(tmp_path / "kits23", "case_00400")
+    report = look("kits23", tmp_path / "kits23", tmp_path / "out23", against=[("kits19", tmp_path / "kits19")])
+    told = [leak["text"] for leak in report["leakage"]]
+    assert any(text.startswith("1 patients of kits23 are in kits19 too: case_00005") for text in told)
+    assert any("must not be tested on another" in text for text in told)
+    assert "leakage: 1 scans of kits23 are in kits19 too" in as_text(report)
+
+
+def test_it_remembers_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, out = tmp_path / "set", tmp_path / "out"
+    for number in range(3):
+        write_lits(root, number)
+    seen: list[str] = []
+
+    def counted(order: Any) -> dict[str, Any]:
+        seen.append(order.case.name)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return inspect_case(order)
+
+    monkeypatch.setattr("hilum.survey.looking.inspect_case", counted)
+    with pytest.raises(KeyboardInterrupt):
+        look("lits", root, out)
+    with open(out / "looked_at.jsonl", "a") as file:
+        file.write('{"case": "volume-2", "key"')  # a kill within a line
+    look("lits", root, out)
+    assert seen == ["volume-0", "volume-1", "volume-2", "volume-2"]
+    look("lits", root, out)
+    assert len(seen) == 4
+    write(root / "segmentation-1.nii", np.maximum(body(1)[1], 1))
+    assert look("lits", root, out)["cases"][1]["labels"]["voxels"]["1"] > 10_000
+    assert seen[4:] == ["volume-1"]
+
+
+def test_in_processes_as_in_one(tmp_path: Path) -> None:
+    for number in range(3):
+        write_lits(tmp_path / "set", number)
+    one = look("lits", tmp_path / "set", tmp_path / "a")
+    assert verify("lits", tmp_path / "set", tmp_path / "b", workers=2)["cases"] == one["cases"]
+
+
+def test_bad_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lits(tmp_path / "set", 0)
+    (tmp_path / "empty").mkdir()
+    for kind in ("folder", "lits", "kits23", "msd", "ircadb", "phantom"):
+        with pytest.raises(DatasetError):
+            look(kind, tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(UsageError, match="is the data set itself"):
+        look("lits", tmp_path / "set", tmp_path / "set")
+    assert main(["data", "verify", "lits", "--quiet"]) == 2
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        look("lits", tmp_path / "set", tmp_path / "file" / "out")
+
+
+def test_cut_off_files_are_broken_with_their_reason(tmp_path: Path) -> None:
+    case = kits(tmp_path / "set", "case_00001")
+    data = (case / "segmentation.nii.gz").read_bytes()
+    (case / "segmentation.nii.gz").write_bytes(data[: len(data) // 2])
+    other = kits(tmp_path / "set", "case_00002")
+    (other / "imaging.nii.gz").write_bytes(b"")
+    third = kits(tmp_path / "set", "case_00003")
+    (third / "imaging.nii.gz").write_bytes(gzip.compress(b"not a scan" * 100))
+    report = look("kits23", tmp_path / "set", tmp_path / "out")
+    assert report["summary"]["broken"] == 3 and codes(report) == ["unreadable"] * 3
+    text = as_text(report)
+    assert "cut off" in text and "empty" in text and "no NIfTI" in text
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "expected"),
+    [
+        ("real/totalsegmentator_ct", "folder", {"hu-range", "padding"}),
+        ("real/ircadb01_dicom", "folder", {"no-label-map"}),
+        ("real/cptac_pda_dicom", "folder", {"no-label-map", "padding"}),
+    ],
+)
+def test_real_scans(place: str, kind: str, expected: set[str], tmp_path: Path) -> None:
+    if not (REAL / place).exists():
+        pytest.skip("the real scans are not here")
+    report = look(kind, REAL / place, tmp_path / "out", scheme=SCHEMES["abdomen"])
+    assert report["summary"]["cases"] == 1 and report["summary"]["broken"] == 0
+    assert set(codes(report)) <= expected
+
+
+def test_real_label_maps(tmp_path: Path) -> None:
+    if not (REAL / "kits23_labels").is_dir():
+        pytest.skip("the real label maps are not here")
+    (tmp_path / "few").mkdir()
+    for name in ("case_00010", "case_00011"):
+        (tmp_path / "few" / f"{name}.nii.gz").symlink_to(REAL / "kits23_labels" / f"{name}.nii.gz")
+    report = look("kits23", tmp_path / "few", tmp_path / "out", labels_only=True)
+    assert report["summary"]["clean"] == 2 and not codes(report)
+    assert set(codes(look("kits23", tmp_path / "few", tmp_path / "out"))) == {"missing"}
