@@ -260,7 +260,7 @@ def _pair_table(found: Mapping[str, Any], regions: Sequence[str], metric: str) -
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+    return f"{value:+.{4 if abs(value) < 0.01 else 3}f}".replace("-", "−")
 
 
 def _curves(study: Mapping[str, Any], data: str, places: Mapping[str, int], folder: Path) -> list[tuple[Markup, str]]:
@@ -269,7 +269,7 @@ def _curves(study: Mapping[str, Any], data: str, places: Mapping[str, int], fold
     mine = [one for one in study["curves"] if one["data"] == data and one["fold"] == first and one["epochs"]]
     wanted = (
         ("loss", lambda line: line.get("loss")),
-        ("Dice on held-out patches, mean of labels", lambda line: _mean(line.get("patch_dice"))),
+        ("Dice on held-out patches", lambda line: _mean(line.get("patch_dice"))),
     )
     charts = []
     for up, look in wanted:
@@ -302,7 +302,7 @@ def _search(study: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
     for one in tuned["trials"]:
         seen = one["value"] if one["value"] is not None else (one["fold_scores"] or [None])[-1]
         values = [_said(one["values"].get(key)) for key in keys]
-        lines.append({"number": one["number"], "state": one["state"], "values": values, "score": seen,
+        lines.append({"number": one["number"], "state": one["state"], "cells": values, "score": seen,
                       "text": strings.number(seen, 4), "folds": len(one["fold_scores"]),
                       "time": clock(one["seconds"]) if one["seconds"] is not None else strings.DASH})  # fmt: skip
     points = [(x["number"], x["score"], x["state"]) for x in lines if x["score"] is not None]
@@ -329,7 +329,7 @@ def _search(study: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
         "best": best,
         "best_lines": "\n".join(f"{_quoted(k)} = {_said(v)}" for k, v in best["values"].items()) if best else "",
         "up": up,
-        "keys": keys,
+        "columns": keys,
         "lines": lines,
         "charts": charts,
         "facts": strings.facts(facts),

@@ -11,7 +11,8 @@ from typing import Any
 
 from hilum.pages.charts import COLOURS, MARKERS, Chart, Ink, name_axes, write
 
-_WIDTH, _HEIGHT = 4.2, 2.9
+_WIDTH, _HEIGHT = 3.8, 2.8  # three stand side by side
+_TICKS = 5
 _MARK = {"o": 7.0, "s": 6.5, "^": 7.5, "D": 6.0, "v": 7.5, "P": 7.5}
 
 
@@ -45,15 +46,14 @@ def cost_chart(points: Sequence[Point], title: str, across: str, up: str) -> Cha
             ticks = _round_ticks(min(costs), max(costs))
             axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
-            axes.margins(x=0.14)
         else:
-            axes.margins(x=0.14)
+            axes.locator_params(axis="x", nbins=_TICKS)
+        axes.margins(x=0.14, y=0.12)
         for point in points:
             colour, mark = style(point.place)
             if point.low is not None and point.high is not None:
                 axes.plot([point.cost] * 2, [point.low, point.high], color=colour, linewidth=1.3, alpha=0.55)
             axes.plot(point.cost, point.value, mark, color=colour, markersize=_MARK[mark], zorder=3)
-        axes.margins(y=0.12)
         _name_points(axes, ink, points)
         name_axes(axes, ink, across, up)
         axes.grid(color=ink.grid, linewidth=0.8)
@@ -85,7 +85,7 @@ def learning_chart(
         axes.grid(color=ink.grid, linewidth=0.8)
         axes.margins(x=0.02)
 
-    return Chart(title, _HEIGHT, draw, _WIDTH)
+    return Chart(title, _HEIGHT, draw)
 
 
 def search_chart(trials: Sequence[tuple[int, float, str]], title: str, up: str, upwards: bool) -> Chart:
@@ -105,7 +105,7 @@ def search_chart(trials: Sequence[tuple[int, float, str]], title: str, up: str, 
         axes.grid(color=ink.grid, linewidth=0.8)
         axes.margins(0.06)
 
-    return Chart(title, _HEIGHT, draw, _WIDTH)
+    return Chart(title, _HEIGHT, draw)
 
 
 def share_chart(shares: Mapping[str, float], title: str, across: str) -> Chart:
@@ -122,7 +122,7 @@ def share_chart(shares: Mapping[str, float], title: str, across: str) -> Chart:
         axes.set_xlabel(across, color=ink.text, parse_math=False)
         axes.grid(axis="x", color=ink.grid, linewidth=0.8)
 
-    return Chart(title, max(1.5, 0.4 * len(ordered) + 0.8), draw, _WIDTH)
+    return Chart(title, max(1.5, 0.4 * len(ordered) + 0.8), draw)
 
 
 def _name_points(axes: Any, ink: Ink, points: Sequence[Point]) -> None:

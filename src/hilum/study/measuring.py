@@ -22,6 +22,7 @@ from hilum.files import read_json, write_json
 from hilum.judge.compare import compare
 from hilum.judge.evaluate import evaluate_pairs, score_case
 from hilum.labels import LabelScheme
+from hilum.pages.comparison import comparison_report
 from hilum.pages.curves import read_log
 from hilum.pages.evaluation import evaluation_report
 from hilum.progress import SILENT, Progress
@@ -141,7 +142,9 @@ def compare_arms(rows: Sequence[Mapping[str, Any]], evaluations: Path, out: Path
     whole = [row["arm"] for row in rows if len(row["folds"]) == folds and row["cases"]]
     if len(whole) < 2:
         return None
-    return compare([evaluations / arm for arm in whole], out)
+    found = compare([evaluations / arm for arm in whole], out)
+    comparison_report(out)
+    return found
 
 
 def log_of(job: Job) -> dict[str, Any]:

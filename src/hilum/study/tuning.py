@@ -27,6 +27,7 @@ from hilum.errors import HilumError, RecipeError, TrainingError, UsageError
 from hilum.files import plain, write_json, write_text
 from hilum.judge.compare import better
 from hilum.judge.evaluate import evaluate_pairs
+from hilum.runs import PLAIN
 from hilum.study.design import Choices, Range, Study, Tune
 from hilum.study.jobs import Job, arm_recipe, claim, prepared_folder
 from hilum.study.measuring import check_metric, predictions_of
@@ -258,14 +259,17 @@ class Search:
         """
         if result["status"] != "done":
             raise TrainingError(str(result["error"]))
-        patients = {case.name: case.patient for case in self.datasets[self.data].cases}
         pairs, scheme = predictions_of(job), job.recipe.scheme
         if not pairs:
             raise TrainingError("no held-out case could be segmented", where=job.folder)
-        scores = evaluate_pairs(pairs, self.study.protocol, job.folder / "judged", scheme=scheme, patients=patients)
+        mean = result["mean"]
+        if self.study.protocol != PLAIN:  # by which each run is judged anyway
+            patients = {case.name: case.patient for case in self.datasets[self.data].cases}
+            place = job.folder / "judged"
+            mean = evaluate_pairs(pairs, self.study.protocol, place, scheme=scheme, patients=patients)["mean"]
         metric = self.tune.metric or self.study.metric
-        regions = [self.tune.region] if self.tune.region else list(scores["mean"])
-        found = [scores["mean"].get(region, {}).get(metric, {}).get("value") for region in regions]
+        regions = [self.tune.region] if self.tune.region else list(mean)
+        found = [mean.get(region, {}).get(metric, {}).get("value") for region in regions]
         known = [float(value) for value in found if value is not None]
         if not known:
             raise TrainingError(f"no held-out case has a {metric}", where=job.folder)
