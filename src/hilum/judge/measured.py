@@ -131,7 +131,7 @@ class Shelf:
 def _remembered(file: Path, sources: tuple[str, str], same_grid: bool, turned: bool) -> Ready | None:
     """An entry as a pair; None if it cannot be read, or is of axes in another order."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             entry = {key: stored[key] for key in stored.files if key not in ("truth", "prediction")}
         grids = []
         for i in range(3):
@@ -170,5 +170,5 @@ def _header(grid: Grid, source: str) -> Volume:
 
 
 def _arrays(file: Path) -> tuple[np.ndarray, ...]:
-    with np.load(file, allow_pickle=False) as stored:
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
         return stored["truth"], stored["prediction"]
