@@ -1,6 +1,7 @@
-"""The page of one case: a sentence, the measurements, pictures in three planes, every lesion, its making.
+"""The page of one case: a sentence, the gate, measurements, every lesion, a view that turns, pictures, its making.
 
-Comes in: measurements and the Volumes to draw. Goes out: ``report.html``. It computes no number of its own.
+Comes in: measurements and the Volumes to draw. Goes out: ``report.html`` and, beside it, ``thumbnail.jpg`` for the page
+of many cases. It computes no number of its own.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hilum.files import written
 from hilum.labels import LabelScheme
 from hilum.pages import strings, tables
-from hilum.pages.figures import case_rows, lesion_picture
+from hilum.pages.case_lines import followup_lines, lesion_facts, lesion_line, organ_line, split_line
+from hilum.pages.figures import case_rows
+from hilum.pages.lesion_slices import lesion_slices
+from hilum.pages.surfaces import blank, scene, thumbnail
 from hilum.pages.writing import AGREEMENT, write_page
-from hilum.results.measure import title
-from hilum.volume import Volume
+from hilum.results.lesion_map import lesion_map
+from hilum.volume import Volume, require_same_grid
 
 MOST_LESION_PICTURES = 12
 
@@ -33,13 +38,13 @@ def case_report(
     run: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> Path:
-    """Write the page of one case: a sentence, the measurements, pictures in three planes, every lesion, its making.
+    """Write the page of one case.
 
     Args:
-        out_html: where to write.
+        out_html: where to write; ``thumbnail.jpg`` is written beside it.
         scan: HU, drawn under the labels; None draws the labels alone.
         labels: the segmentation that ``measurements`` come from.
-        measurements: from ``measure``.
+        measurements: from ``measure_all`` or ``measure``.
         scheme: what the labels mean.
         model_card: facts about the model (nested tables are listed line by line).
         truth: adds the columns truth and overlay.
@@ -54,30 +59,71 @@ def case_report(
         GeometryError: scan, labels and truth do not lie on one grid.
         OutputError: the page cannot be written.
     """
+    inside, image = labels.oriented(), None if scan is None else scan.oriented()
+    if image is not None:
+        require_same_grid(inside, image)
     lesions = measurements["lesions"]
     largest = sorted(lesions, key=lambda x: -x["long_axis_mm"])[:MOST_LESION_PICTURES]
     drawn = [x for x in lesions if x in largest]
+    view = scene(lesion_map(labels, scheme, lesions), scheme, lesions)
+    unsure, gate = measurements.get("uncertainty"), measurements.get("quality")
+    why = list((gate or {}).get("why", []))
+    told = [*measurements["warnings"], *_card_warnings(model_card)]
+    rows = case_rows(scan, labels, scheme, truth)
     context = {
-        "kind": "CT segmentation report",
+        "t": strings.TEXT,
+        "kind": strings.TEXT["kind"],
         "heading": name or Path(out_html).resolve().parent.name,
         "lead": strings.summary(measurements),
         "header_facts": _header_facts(scan, labels, model_card),
-        "warnings": [*measurements["warnings"], *_card_warnings(model_card)],
-        "organs": [_organ(x, scheme) for x in measurements["organs"]],
-        "lesions": [_lesion(x, scheme) for x in lesions],
+        "gate": gate,
+        "why": why,
+        "warnings": [],
+        "told": [text for text in told if not any(_same(text, other) for other in why)],
+        "organs": [organ_line(x, scheme) for x in measurements["organs"]],
+        "split": split_line(measurements),
+        "lesions": [lesion_line(x, scheme, unsure) for x in lesions],
         "has_hu": scan is not None,
-        "lesion_pictures": [(lesion_picture(scan, labels, scheme, x), _caption(x)) for x in drawn],
+        "has_renal": any(x.get("renal") for x in lesions),
+        "has_interval": any("low_ml" in x for x in (unsure or {}).get("lesions", [])),
+        "has_confidence": bool((unsure or {}).get("lesions")),
+        "unsure_how": strings.unsure_how(unsure),
+        "cards": [_card(x, image, inside, scheme) for x in drawn],
         "lesions_left": len(lesions) - len(drawn),
-        "rows": case_rows(scan, labels, scheme, truth),
+        "scene": view,
+        "scene_parts": [] if view is None else [(part.colour, part.name) for part in view.parts],
+        "followup": followup_lines(measurements.get("followup"), lesions),
+        "rows": rows,
+        "titles": [strings.slice_title(row.plane, row.index + 1) for row in rows],
         "legend": _legend(scheme, [x for x in (labels, truth) if x is not None]),
         "agreement": AGREEMENT if truth is not None else (),
         "score_table": tables.value_table(scores) if scores else None,
-        "smallest": measurements["smallest_lesion_voxels"],
+        "method": strings.method(measurements["smallest_lesion_voxels"]),
+        "definitions": measurements.get("definitions") or {},
         "scan_facts": _scan_facts(scan if scan is not None else labels),
         "model_facts": strings.facts(model_card or {}),
         "run_facts": strings.facts(run or {}),
     }
-    return write_page(out_html, "case.html", context)
+    page = write_page(out_html, "case.html", context)
+    with written(Path(out_html).with_name("thumbnail.jpg")) as part:
+        part.write_bytes(thumbnail(view.still if view is not None else blank()))
+    return page
+
+
+def _card(lesion: Mapping[str, Any], scan: Volume | None, labels: Volume, scheme: LabelScheme) -> dict[str, Any]:
+    """One lesion's heading, pictures and facts."""
+    return {
+        "id": lesion["id"],
+        "title": strings.lesion_title(lesion),
+        "colour": scheme.label(lesion["value"]).colour,
+        "pictures": lesion_slices(scan, labels, scheme, lesion),
+        "facts": lesion_facts(lesion),
+    }
+
+
+def _same(text: str, other: str) -> bool:
+    """Whether a warning and a check speak of the same organ at the edge of the scan."""
+    return "edge of the scan" in text and "edge of the scan" in other
 
 
 def _header_facts(scan: Volume | None, labels: Volume, card: Mapping[str, Any] | None) -> list[str]:
@@ -107,49 +153,3 @@ def _scan_facts(volume: Volume) -> list[tuple[str, str]]:
 
 def _legend(scheme: LabelScheme, volumes: Sequence[Volume]) -> list[tuple[str, str]]:
     return [(x.colour, x.name) for x in scheme.labels if any((volume.array == x.value).any() for volume in volumes)]
-
-
-def _organ(entry: Mapping[str, Any], scheme: LabelScheme) -> dict[str, str]:
-    name = title(entry)
-    labels = [x for x in scheme.labels if x.organ == entry["name"] and x.kind == "organ"]
-    label = next((x for x in labels if x.side == entry["side"]), labels[0])
-    least = "at least " if entry["cut_by_field_of_view"] else ""
-    lesions = entry["lesions_ml"]
-    return {
-        "title": f"{name[:1].upper()}{name[1:]}",
-        "colour": label.colour,
-        "volume": f"{least}{entry['volume_ml']:.1f} mL",
-        "parenchyma": f"{entry['parenchyma_ml']:.1f} mL",
-        "lesions": f"{lesions:.1f} mL" if lesions else strings.DASH,
-        "hu": _hu(entry),
-    }
-
-
-def _lesion(entry: Mapping[str, Any], scheme: LabelScheme) -> dict[str, Any]:
-    least = "at least " if entry["cut_by_field_of_view"] else ""
-    volume = entry["volume_ml"]
-    return {
-        "id": entry["id"],
-        "label": entry["label"],
-        "colour": scheme.label(entry["value"]).colour,
-        "where": _where(entry),
-        "axes": f"{entry['long_axis_mm']:.0f} × {entry['short_axis_mm']:.0f} mm",
-        "volume": f"{least}{volume:.1f} mL" if volume >= 1 else f"{least}{volume:.2f} mL",
-        "hu": _hu(entry),
-        "slice": entry["slice_index"] + 1,
-    }
-
-
-def _caption(entry: Mapping[str, Any]) -> str:
-    size = f"{entry['long_axis_mm']:.0f} × {entry['short_axis_mm']:.0f} mm"
-    return f"{entry['id']}. {entry['label'].capitalize()}, {_where(entry)}, {size}, slice {entry['slice_index'] + 1}"
-
-
-def _where(entry: Mapping[str, Any]) -> str:
-    return f"{entry['side']} {entry['organ']}".strip() or strings.DASH
-
-
-def _hu(entry: Mapping[str, Any]) -> str:
-    if entry["hu_mean"] is None:
-        return strings.DASH
-    return f"{strings.number(float(entry['hu_mean']), 0)} ± {entry['hu_sd']:.0f} HU"

@@ -13,6 +13,151 @@ from typing import Any
 NOT_A_DEVICE = "Research software, not a medical device; not for diagnosis."
 DASH = "–"
 
+# the fixed words of the pages of a case and of many cases
+TEXT = {
+    "kind": "CT segmentation report",
+    "look": "Look at this one",
+    "no_look": "No check asks for a second look.",
+    "checks_text": "Checks: field of view, slices, noise, contrast phase, organ volumes, doubts where known.",
+    "warnings": "Also",
+    "organs": "Organs",
+    "organ": "Organ",
+    "volume": "Volume",
+    "own_tissue": "Without lesions",
+    "lesion_volume": "Lesions",
+    "axes": "Length × width × thickness",
+    "density": "Density",
+    "mean_sd": "mean ± SD",
+    "lesions": "Lesions",
+    "number": "No.",
+    "lesion": "Lesion",
+    "where": "Where",
+    "diameters": "Long × short axis",
+    "interval": "Interval",
+    "confidence": "Confidence",
+    "exophytic": "Exophytic",
+    "t_size": "T by size",
+    "nephrometry": "R.E.N.A.L.",
+    "widest": "Widest on slice",
+    "each": "Each lesion",
+    "scene": "In three dimensions",
+    "scene_help": "Drag or use the arrow keys to turn, + and − to zoom, Home to begin again.",
+    "scene_label": "Organ surfaces that can be turned",
+    "scene_parts": "Shown",
+    "followup": "Since the previous date",
+    "target": "Sum of target diameters",
+    "suggestion": "a suggestion from two dates; no response assessment",
+    "before": "Before",
+    "now": "Now",
+    "change": "Change",
+    "doubling": "Doubling time",
+    "grid_error": "Explained by the grid",
+    "status": "What became of it",
+    "pictures": "Pictures",
+    "pictures_text": "Each plane shows the slice with the largest area of tumour, else of cyst, else the one that "
+    "shows most of every organ. Soft-tissue window, −160 to 240 HU. The patient’s right (R) is on the left of the "
+    "picture.",
+    "labels": "Labels:",
+    "overlay": "Overlay:",
+    "truth": "Against the truth",
+    "method": "How it was measured",
+    "definitions": "Formulas and sources of the scores",
+    "checks": "All checks",
+    "scan": "Scan",
+    "model": "Model",
+    "run": "Run",
+    "cohort": "Many cases",
+    "cases": "Cases",
+    "case": "Case",
+    "tumours": "Tumours",
+    "cysts": "Cysts",
+    "largest": "Largest",
+    "tumour_ml": "Tumour",
+    "why": "Why",
+    "failed": "Failed",
+    "sorted": "Cases to look at come first, the oddest at the top; a heading sorts.",
+}
+
+
+def method(smallest: int) -> str:
+    """How the numbers of a page came about."""
+    return (
+        "Volumes are counted voxels; an organ’s volume includes its lesions. A lesion is a connected piece (26 "
+        f"neighbours) of at least {smallest} voxels of one label. The long axis is the longest diameter in an axial "
+        "slice (as in RECIST 1.1), the short axis the longest at right angles to it in the same slice. Right and left "
+        "are the patient’s. “At least” marks what reaches the edge of the scan. Exophytic is the share of a lesion "
+        "outside the organ’s own convex outline. Scores follow their published rules; where an input lacks, the page "
+        "says why there is none."
+    )
+
+
+def millimetres(value: float) -> str:
+    """``34 mm``; below 10 mm with one decimal."""
+    return f"{value:.1f} mm" if value < 9.95 else f"{value:.0f} mm"
+
+
+def millilitres(value: float) -> str:
+    """``0.42 mL``, ``12.3 mL``, ``1523 mL``."""
+    return f"{value:.2f} mL" if value < 0.995 else f"{value:.1f} mL" if value < 999.5 else f"{value:.0f} mL"
+
+
+def percent(value: float) -> str:
+    """``+12 %`` with its sign."""
+    return f"{value:+.0f} %".replace("-", "−")
+
+
+def place(lesion: Mapping[str, Any]) -> str:
+    """``left kidney, lower pole, anterior``."""
+    words = [f"{lesion['side']} {lesion['organ']}".strip() or DASH]
+    pole = lesion.get("pole")
+    if pole:
+        words.append("middle" if pole == "middle" else f"{pole} pole")
+    face = lesion.get("anterior_posterior")
+    if face in ("anterior", "posterior"):
+        words.append(face)
+    return ", ".join(words)
+
+
+def lesion_title(lesion: Mapping[str, Any]) -> str:
+    """``2. Tumour, left kidney``."""
+    where = f"{lesion['side']} {lesion['organ']}".strip()
+    return f"{lesion['id']}. {lesion['label'].capitalize()}" + (f", {where}" if where else "")
+
+
+def unsure_how(unsure: Mapping[str, Any] | None) -> str:
+    """What intervals and confidences come from."""
+    if not unsure:
+        return ""
+    if unsure["from"] == "folds":
+        return f"Confidence: the share of {counted(unsure['folds'], 'other label map')} that show the lesion."
+    return (
+        f"Interval: {unsure['level']:.0%} by the model’s probabilities, errors taken as wholly correlated; confidence: "
+        "mean probability over the lesion. Both are as good as the model is calibrated."
+    ).replace("%", " %")
+
+
+def cohort_lead(cases: int, look: int, failed: int) -> str:
+    """One sentence about many cases."""
+    text = f"{counted(cases, 'case')}".capitalize()
+    text += f"; {counted(look, 'case')} to look at" if look else "; no check asks for a second look"
+    return f"{text}{f'; {failed} could not be measured' if failed else ''}."
+
+
+def slice_title(plane: str, number: int) -> str:
+    """``Axial, slice 12``."""
+    return f"{plane.capitalize()}, slice {number}"
+
+
+def lesion_alt(lesion: Mapping[str, Any], plane: str, number: int) -> str:
+    """What a lesion's picture shows, for screen readers."""
+    where = f"{lesion['side']} {lesion['organ']}".strip()
+    text = f"{plane.capitalize()} slice {number} with the outline of {lesion['label']} {lesion['id']} of the {where}"
+    if plane != "axial":
+        return f"{text}; a dotted line marks the axial slice in which it was measured."
+    sizes = f"long axis {millimetres(lesion['long_axis_mm'])}, short axis {millimetres(lesion['short_axis_mm'])}"
+    return f"{text}; {sizes}, both drawn in."
+
+
 _METRICS = {
     "iou": "IoU (Jaccard)",
     "tk_dice": "Dice, kidney with tumour",

@@ -54,7 +54,7 @@ class Scene:
 
 
 def scene(
-    numbered: LesionMap | None, scheme: LabelScheme, lesions: Any, size: tuple[int, int] = (880, 620)
+    numbered: LesionMap | None, scheme: LabelScheme, lesions: Any, size: tuple[int, int] = (880, 560)
 ) -> Scene | None:
     """The scene of a case; None if there is nothing to show.
 
@@ -194,7 +194,7 @@ def thumbnail(picture: Picture, width: int = 220) -> bytes:
     return stream.getvalue()
 
 
-def blank(size: tuple[int, int] = (880, 620)) -> Picture:
+def blank(size: tuple[int, int] = (880, 560)) -> Picture:
     """The ground alone: the thumbnail of an empty label map."""
     return _jpeg(Image.new("RGB", size, GROUND), "Surfaces", "Nothing to show.")
 

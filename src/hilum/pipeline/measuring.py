@@ -1,32 +1,37 @@
 """Label maps to measurements: anybody's label maps, many at once.
 
-    DIR/<case>/measurements.json     one table a case
-    DIR/<case>/report.html           its page
-    DIR/<case>/case.json             which label map and scan it was
-    DIR/measurements.csv             one row a case
+    DIR/<case>/...            see ``measured_case``
+    DIR/measurements.csv      one row a case: lesions, organs, warnings
+    DIR/summary.csv           the same with the quality gate in front, what to look at first
+    DIR/summary.html          all cases on one page, outliers first
 
-Comes in: files, folders or globs of label maps, a label scheme, perhaps the scan of one. Goes out: the files above and
-a MeasureRun. A case that fails is listed and the others go on.
+Comes in: files, folders or globs of label maps, a label scheme, perhaps their scans, probabilities, folds, an earlier
+date. Goes out: the files above and a MeasureRun. Cases are measured by several processes. One that fails is listed and
+the others go on; one whose results are there already is left as it is, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hilum.cores import cpu_count
 from hilum.errors import HilumError, InputError, OutputError, UsageError
-from hilum.files import read_json, write_json
+from hilum.files import read_json
 from hilum.judge.pairing import find_label_maps
 from hilum.labels import LabelScheme, scheme_from
-from hilum.pages.case import case_report
+from hilum.pages.cohort import cohort_report, write_cohort_csv
+from hilum.pipeline.measured_case import Task, measure_case, probabilities_beside
 from hilum.progress import SILENT, Progress
-from hilum.results.measure import measure, write_measurements, write_summary
-from hilum.scans import ScanRef, find_scans, read_labels, read_scan
-from hilum.volume import require_same_grid
+from hilum.results.measure import write_summary
+from hilum.scans import ScanRef, find_scans
+
+Done = tuple[str, dict[str, Any] | None, str]  # case, its table, or why there is none
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,15 @@ class MeasureRun:
 
     Attributes:
         out: the output folder.
-        done: case -> its measurements.
+        done: case -> its measurements, earlier runs' too.
         failed: case -> why, in one sentence.
+        skipped: cases whose results were there already.
     """
 
     out: Path
     done: Mapping[str, Mapping[str, Any]]
     failed: Mapping[str, str]
+    skipped: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -50,14 +57,25 @@ class MeasureRun:
 
     def text(self) -> str:
         """The end of the run, for people."""
-        lines = [f"{len(self.done)} measured: {self.out / 'measurements.csv'}"]
+        look = [name for name, table in self.done.items() if table.get("quality", {}).get("look")]
+        lines = [f"{len(self.done)} measured: {self.out / 'summary.html'}"]
+        if self.skipped:
+            lines.append(f"{len(self.skipped)} were there already and stay as they are (--overwrite makes them again)")
+        if look:
+            some = ", ".join(look[:5]) + (f" and {len(look) - 5} more" if len(look) > 5 else "")
+            lines.append(f"look at {some}: summary.html says why")
         if self.failed:
             lines += [f"{len(self.failed)} failed:", *(f"  {name}: {why}" for name, why in self.failed.items())]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        return {"out": str(self.out), "cases": dict(self.done), "failed": dict(self.failed)}
+        return {
+            "out": str(self.out),
+            "cases": dict(self.done),
+            "skipped": list(self.skipped),
+            "failed": dict(self.failed),
+        }
 
 
 def measure_files(
@@ -66,6 +84,14 @@ def measure_files(
     out: Path,
     *,
     scan: str | None = None,
+    second: Path | None = None,
+    probabilities: Path | None = None,
+    folds: Sequence[Path] = (),
+    previous: Path | None = None,
+    previous_scan: Path | None = None,
+    days: float | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> MeasureRun:
     """Measure label maps.
@@ -74,33 +100,100 @@ def measure_files(
         labels: files, folders or globs.
         scheme: a label scheme's name.
         out: the folder for results.
-        scan: the CT that one label map belongs to, for densities and pictures.
+        scan: the CT that one label map belongs to, or a folder of scans with the cases' names.
+        second: another phase of that scan, on the same grid, for enhancement.
+        probabilities: folder of ``probabilities_<label>.nii.gz`` of one label map; those beside it are found alone.
+        folds: label maps of other folds, or folders of them with the cases' names.
+        previous: an earlier case folder or label map of the same patient (one label map only).
+        previous_scan: the CT of that date.
+        days: between the dates, if the scans do not tell.
+        workers: processes; None takes one for each core.
+        overwrite: measure every case anew.
         progress: where to tell.
 
     Raises:
-        UsageError: no files, an unknown scheme, or a scan with several label maps.
+        UsageError: no files, an unknown scheme, or options for one label map with several.
         OutputError: ``out`` cannot be written, or holds a case's files that ``measure`` did not write.
     """
     known = scheme_from(scheme)
     refs = _label_maps(labels)
-    if scan is not None and len(refs) != 1:
-        raise UsageError(f"--scan with {len(refs)} label maps", wanted="one label map", fix="call once for each scan")
+    singles = {"second": second, "probabilities": probabilities, "previous": previous}
+    for option, value in {**singles, "previous-scan": previous_scan}.items():
+        if value is not None and len(refs) != 1:
+            raise UsageError(
+                f"--{option} with {len(refs)} label maps", wanted="one label map", fix="call once for each"
+            )
+    if previous is None and (previous_scan is not None or days is not None):
+        raise UsageError("--previous-scan or --days without --previous", wanted="--previous CASE_DIR|LABELS")
+    scans = _scans(refs, scan)
+    tasks = [Task(ref.name, ref.path, out, scheme, scans.get(ref.name)) for ref in refs]
+    tasks = [
+        replace(
+            task,
+            second=second,
+            probabilities=_probabilities(task.labels, probabilities, known),
+            folds=_folds(task.name, folds),
+            previous=previous,
+            previous_scan=previous_scan,
+            days=days,
+        )
+        for task in tasks
+    ]
     _refuse_other_results(refs, out)
-    done: dict[str, Mapping[str, Any]] = {}
+    done: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
-    bar = progress.stage("Measuring", len(refs))
-    with ThreadPoolExecutor(max(1, min(cpu_count(), len(refs)))) as pool:
-        futures = {pool.submit(_measure_one, ref, known, out, scan): ref for ref in refs}
+    skipped = [task.name for task in tasks if not overwrite and _done(task)]
+    done.update({name: read_json(out / name / "measurements.json") for name in skipped})
+    todo = [task for task in tasks if task.name not in done]
+    bar = progress.stage("Measuring", len(todo))
+    for name, table, why in _measured(todo, workers):
+        if table is None:
+            failed[name] = why
+        else:
+            done[name] = table
+        bar.step(note=name)
+    ordered = {ref.name: done[ref.name] for ref in refs if ref.name in done}
+    write_summary(out / "measurements.csv", ordered)
+    write_cohort_csv(out / "summary.csv", ordered)
+    cohort_report(out / "summary.html", ordered, failed)
+    return MeasureRun(out, ordered, {ref.name: failed[ref.name] for ref in refs if ref.name in failed}, tuple(skipped))
+
+
+def _measured(tasks: Sequence[Task], workers: int | None) -> Iterator[Done]:
+    """Tables as they come; a process that dies fails its cases, not the run."""
+    count = max(1, min(workers or min(cpu_count(), 8), len(tasks)))
+    if count == 1:
+        yield from map(_tried, tasks)
+        return
+    # new processes and not forks: the caller may have threads
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        futures: dict[Future[Done], Task] = {pool.submit(_tried, task): task for task in tasks}
         for future in as_completed(futures):
-            ref = futures[future]
             try:
-                done[ref.name] = future.result()
-            except (HilumError, MemoryError) as error:
-                failed[ref.name] = str(error) or "too little memory"
-            bar.step(note=ref.name)
-    done = {ref.name: done[ref.name] for ref in refs if ref.name in done}
-    write_summary(out / "measurements.csv", done)
-    return MeasureRun(out, done, failed)
+                yield future.result()
+            except BrokenProcessPool:
+                why = "its process was killed (too little memory?); run the same command again with fewer --workers"
+                yield futures[future].name, None, why
+
+
+def _tried(task: Task) -> Done:
+    """The case's table, or one sentence."""
+    try:
+        return task.name, measure_case(task), ""
+    except HilumError as error:
+        return task.name, None, str(error)
+    except MemoryError:
+        return task.name, None, "too little memory"
+    except Exception as error:  # one case must not end five hundred
+        text = " ".join(str(error).split())[:300]
+        return task.name, None, f"a fault in hilum itself ({type(error).__name__}: {text}); please report it"
+
+
+def _done(task: Task) -> bool:
+    try:
+        return task.done() and isinstance(read_json(task.folder / "measurements.json"), dict)
+    except HilumError:
+        return False
 
 
 def _label_maps(patterns: Sequence[str]) -> list[ScanRef]:
@@ -116,17 +209,48 @@ def _label_maps(patterns: Sequence[str]) -> list[ScanRef]:
     return refs
 
 
-def _measure_one(ref: ScanRef, scheme: LabelScheme, out: Path, scan: str | None) -> Mapping[str, Any]:
-    labels = read_labels(ref.path, scheme)
-    image = read_scan(scan) if scan is not None else None
-    if image is not None:
-        require_same_grid(image, labels)
-    measurements = measure(labels, scheme, image)
-    record = {"scheme": scheme.to_json(), "labels": str(ref.path.resolve()), "scan": scan and str(Path(scan).resolve())}
-    write_json(out / ref.name / "case.json", record)
-    write_measurements(out / ref.name / "measurements.json", measurements)
-    case_report(out / ref.name / "report.html", image, labels, measurements, scheme, name=ref.name)
-    return measurements
+def _scans(refs: Sequence[ScanRef], scan: str | None) -> dict[str, Path]:
+    """Case -> scan: the one scan of the one label map, or those that carry the cases' names."""
+    if scan is None:
+        return {}
+    if len(refs) == 1 and not (Path(scan).is_dir() and (Path(scan) / refs[0].name).exists()):
+        return {refs[0].name: Path(scan)}
+    if not Path(scan).is_dir() and not any(mark in scan for mark in "*?["):
+        raise UsageError(
+            f"--scan with {len(refs)} label maps",
+            wanted="one label map, or a folder of scans with the label maps' names",
+            fix="call once for each scan",
+        )
+    found = {ref.name: ref.path for ref in find_scans([scan])}
+    missing = [ref.name for ref in refs if ref.name not in found]
+    if missing:
+        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise UsageError(f"--scan {scan} has no scan for {some}", wanted="a scan with each label map's name")
+    return found
+
+
+def _probabilities(labels: Path, folder: Path | None, scheme: LabelScheme) -> tuple[tuple[str, Path], ...]:
+    if folder is None:
+        return probabilities_beside(labels, scheme)
+    found = probabilities_beside(folder / "labels.nii.gz", scheme)
+    if not found:
+        raise UsageError(
+            f"--probabilities {folder} holds none of this scheme",
+            wanted=f"probabilities_{scheme.labels[0].name.replace(' ', '_')}.nii.gz and so on",
+            fix="write them with hilum segment --probabilities",
+        )
+    return found
+
+
+def _folds(name: str, folds: Sequence[Path]) -> tuple[Path, ...]:
+    """This case's label map of every fold."""
+    found = []
+    for fold in folds:
+        maps = find_label_maps(fold) if fold.is_dir() else {name: fold}
+        if name not in maps:
+            raise UsageError(f"--folds {fold} has no label map for {name}", wanted="one for each case")
+        found.append(maps[name])
+    return tuple(found)
 
 
 def _refuse_other_results(refs: Sequence[ScanRef], out: Path) -> None:

@@ -40,18 +40,24 @@ def measure_all(
     scheme: LabelScheme,
     scan: Volume | None = None,
     *,
+    second: Volume | None = None,
     probabilities: Mapping[str, Volume] | None = None,
     folds: Sequence[Volume] = (),
     earlier: Earlier | None = None,
 ) -> dict[str, Any]:
     """``measure`` with the keys ``uncertainty`` and ``followup`` (null where nothing was given) and ``quality``.
 
+    Args:
+        labels, scheme, scan, second: as for ``measure``.
+        probabilities, folds: as for ``uncertainty``.
+        earlier: an earlier date.
+
     Raises:
         LabelError: unknown labels, or probabilities that are none.
         GeometryError: scan, probabilities or folds on another grid.
         InputError: the earlier date was measured with another label scheme.
     """
-    table = measure(labels, scheme, scan)
+    table = measure(labels, scheme, scan, second)
     unsure = uncertainty(labels, table, scheme, probabilities=probabilities, folds=folds)
     follow = None
     if earlier is not None:

@@ -1,0 +1,243 @@
+"""The lines of a case's page: organs, lesions, scores, follow-up, as text.
+
+Comes in: parts of ``measurements.json``, also of older ones that lack newer keys. Goes out: dicts of strings for the
+template. It computes no number but sums of what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hilum.labels import LabelScheme
+from hilum.pages import strings
+from hilum.results.summary import title
+
+Line = dict[str, Any]
+
+
+def organ_line(entry: Mapping[str, Any], scheme: LabelScheme) -> Line:
+    """One organ's row."""
+    name = title(entry)
+    labels = [x for x in scheme.labels if x.organ == entry["name"] and x.kind == "organ"]
+    label = next((x for x in labels if x.side == entry["side"]), labels[0])
+    least = "at least " if entry["cut_by_field_of_view"] else ""
+    lesions = entry["lesions_ml"]
+    axes = [entry.get(key) for key in ("length_mm", "width_mm", "thickness_mm")]
+    share = f" ({lesions / entry['volume_ml']:.0%})".replace("%", " %") if lesions and entry["volume_ml"] else ""
+    return {
+        "title": f"{name[:1].upper()}{name[1:]}",
+        "colour": label.colour,
+        "volume": f"{least}{strings.millilitres(entry['volume_ml'])}",
+        "parenchyma": strings.millilitres(entry["parenchyma_ml"]),
+        "lesions": f"{strings.millilitres(lesions)}{share}" if lesions else strings.DASH,
+        "axes": strings.DASH if None in axes else f"{' × '.join(f'{x:.0f}' for x in axes if x is not None)} mm",
+        "hu": density(entry),
+    }
+
+
+def lesion_line(entry: Mapping[str, Any], scheme: LabelScheme, unsure: Mapping[str, Any] | None) -> Line:
+    """One lesion's row."""
+    least = "at least " if entry["cut_by_field_of_view"] else ""
+    doubt: Mapping[str, Any] = next((x for x in (unsure or {}).get("lesions", []) if x["id"] == entry["id"]), {})
+    interval = ""
+    if "low_ml" in doubt:
+        interval = f"{strings.millilitres(doubt['low_ml'])} to {strings.millilitres(doubt['high_ml'])}"
+    renal = entry.get("renal") or {}
+    return {
+        "id": entry["id"],
+        "label": entry["label"],
+        "colour": scheme.label(entry["value"]).colour,
+        "where": strings.place(entry),
+        "axes": f"{_bare(entry['long_axis_mm'])} × {_bare(entry['short_axis_mm'])} mm",
+        "volume": f"{least}{strings.millilitres(entry['volume_ml'])}",
+        "interval": interval or strings.DASH,
+        "confidence": f"{doubt['confidence']:.2f}" if "confidence" in doubt else strings.DASH,
+        "exophytic": _percent(entry.get("exophytic_percent")),
+        "t_size": (entry.get("t_stage_by_size") or {}).get("value") or strings.DASH,
+        "nephrometry": _score_text((renal.get("nephrometry") or {}).get("total")),
+        "hu": density(entry),
+        "slice": entry["slice_index"] + 1,
+    }
+
+
+def lesion_facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What stands beside a lesion's pictures."""
+    renal = entry.get("renal") or {}
+    scores = renal.get("nephrometry") or {}
+    lines: list[tuple[str, str | None]] = [
+        ("Place", strings.place(entry)),
+        ("Long × short axis", f"{_bare(entry['long_axis_mm'])} × {_bare(entry['short_axis_mm'])} mm, axial"),
+        ("Longest in any direction", strings.millimetres(entry["any_direction_mm"])),
+        ("Volume", strings.millilitres(entry["volume_ml"])),
+        ("Composition", _composition(entry)),
+        ("Density", None if entry.get("hu_mean") is None else density(entry)),
+        ("Enhancement", _enhancement(entry.get("enhancement"))),
+        ("Necrosis", _necrosis(entry.get("necrosis"))),
+        ("Exophytic", None if entry.get("exophytic_percent") is None else _percent(entry["exophytic_percent"])),
+        ("Contact with the organ", _unit(entry.get("contact_area_cm2"), "cm²")),
+        ("Satellites", strings.listed([f"lesion {n}" for n in entry.get("satellite_ids") or []]) or None),
+        ("T stage, by size only", _score_text(entry.get("t_stage_by_size"), "")),
+        ("R.E.N.A.L.", _nephrometry(scores)),
+        ("PADUA", _score_text((renal.get("padua") or {}).get("total"), "")),
+        ("C-index", _decimal(renal.get("c_index"))),
+        ("Resection", _resection(renal.get("resection"))),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def followup_lines(follow: Mapping[str, Any] | None, lesions: Sequence[Mapping[str, Any]]) -> Line | None:
+    """The table of growth, and RECIST's sums; None without an earlier date."""
+    if not follow:
+        return None
+    now = {x["id"]: x for x in lesions}
+    rows = []
+    for entry in follow["matched"]:
+        lesion = now[entry["id"]]
+        rows.append(
+            {
+                "name": f"{lesion['label'].capitalize()} {entry['id']} (was {entry['previous_id']})",
+                "status": _status(entry),
+                "before": f"{_bare(entry['long_axis_before_mm'])} mm, {strings.millilitres(entry['volume_before_ml'])}",
+                "now": f"{_bare(lesion['long_axis_mm'])} mm, {strings.millilitres(lesion['volume_ml'])}",
+                "axis": f"{strings.percent(entry['long_axis_change_percent'])}",
+                "volume": f"{strings.percent(entry['volume_change_percent'])}",
+                "error": f"±{entry['long_axis_grid_error_mm']:.1f} mm, "
+                f"±{strings.millilitres(entry['volume_grid_error_ml'])}",
+                "doubling": _days(entry["doubling_days"]),
+            }
+        )
+    for number in follow["new_ids"]:
+        lesion = now[number]
+        size = f"{_bare(lesion['long_axis_mm'])} mm, {strings.millilitres(lesion['volume_ml'])}"
+        rows.append(_bare_row(f"{lesion['label'].capitalize()} {number}", "new", strings.DASH, size))
+    for lesion in follow["vanished"]:
+        size = f"{_bare(lesion['long_axis_mm'])} mm, {strings.millilitres(lesion['volume_ml'])}"
+        rows.append(_bare_row(f"{lesion['label'].capitalize()} (was {lesion['id']})", "vanished", size, strings.DASH))
+    recist = follow["recist"]
+    return {"rows": rows, "recist": recist, "lead": _followup_lead(follow), "fit": _fit(follow["registration"])}
+
+
+def split_line(table: Mapping[str, Any]) -> str:
+    """The split function estimate in a sentence, or why there is none."""
+    split = table.get("split_function")
+    if not split:
+        return ""
+    if split["not_computable"]:
+        return f"Split function estimate: not computable {split['not_computable']}."
+    right, left = split["right_percent"], split["left_percent"]
+    return f"Split function estimate: {right:.0f} % right, {left:.0f} % left ({split['basis'].split(',')[0]})."
+
+
+def density(entry: Mapping[str, Any]) -> str:
+    """``120 ± 14 HU``."""
+    if entry.get("hu_mean") is None:
+        return strings.DASH
+    return f"{strings.number(float(entry['hu_mean']), 0)} ± {entry['hu_sd']:.0f} HU"
+
+
+def _bare_row(name: str, status: str, before: str, now: str) -> Line:
+    rest = dict.fromkeys(("axis", "volume", "error", "doubling"), strings.DASH)
+    return {"name": name, "status": status, "before": before, "now": now, **rest}
+
+
+def _status(entry: Mapping[str, Any]) -> str:
+    if not entry["volume_beyond_grid_error"]:
+        return "the same, within the grids' error"
+    return "grew" if entry["volume_change_ml"] > 0 else "shrank"
+
+
+def _followup_lead(follow: Mapping[str, Any]) -> str:
+    when = f"{follow['days']:.0f} days after " if follow.get("days") is not None else "Compared with "
+    name = follow.get("previous") or "the previous date"
+    parts = [strings.counted(len(follow["matched"]), "lesion") + " found again"]
+    parts += [f"{len(follow['new_ids'])} new"] if follow["new_ids"] else []
+    parts += [f"{len(follow['vanished'])} vanished"] if follow["vanished"] else []
+    return f"{when}{name}: {', '.join(parts)}."
+
+
+def _fit(registration: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    for entry in registration:
+        if entry["dice"] is not None:
+            name = f"{entry['side']} {entry['organ']}".strip()
+            moved = f"moved {entry['moved_mm']:.0f} mm, turned {entry['turned_degrees']:.0f}°"
+            parts.append(f"{name}: {moved}, Dice {entry['dice']:.2f}")
+    return "Organs laid on each other: " + "; ".join(parts) + "." if parts else ""
+
+
+def _days(value: float | None) -> str:
+    if value is None:
+        return strings.DASH
+    return f"{value:.0f} days" if value < 730 else f"{value / 365.25:.1f} years"
+
+
+def _bare(mm: float) -> str:
+    return f"{mm:.1f}" if mm < 9.95 else f"{mm:.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return strings.DASH if value is None else f"{value:.0f} %"
+
+
+def _unit(value: float | None, unit: str) -> str | None:
+    return None if value is None else f"{value:.1f} {unit}"
+
+
+def _score_text(score: Mapping[str, Any] | None, otherwise: str = strings.DASH) -> str:
+    """A score's own text, its range, or why there is none."""
+    if not score:
+        return otherwise
+    if score.get("text"):
+        return str(score["text"])
+    if score.get("value") is not None:
+        return str(score["value"])
+    if score.get("low") is not None and score.get("high") is not None:
+        return f"{score['low']} to {score['high']} ({score['not_computable']})"
+    return otherwise if otherwise == strings.DASH else f"not computable {score['not_computable']}"
+
+
+def _nephrometry(scores: Mapping[str, Any]) -> str:
+    if not scores:
+        return ""
+    total = scores.get("total") or {}
+    if total.get("value") is None and total.get("low") is None:
+        return f"not computable {total.get('not_computable') or ''}".strip()
+    points = [f"{key.upper()}{scores[key]['points']}" for key in "renl" if (scores.get(key) or {}).get("points")]
+    complexity = f", {total['complexity']} complexity" if total.get("complexity") else ""
+    low, high = total.get("low"), total.get("high")
+    span = f", {low} to {high} by the sinus’s uncertainty" if low is not None and low != high else ""
+    return f"{_score_text(total, '')} ({' '.join(points)}{complexity}{span})"
+
+
+def _decimal(score: Mapping[str, Any] | None) -> str:
+    if not score:
+        return ""
+    return f"{score['value']:.1f}" if score.get("value") is not None else _score_text(score, "")
+
+
+def _resection(score: Mapping[str, Any] | None) -> str:
+    if not score:
+        return ""
+    if score.get("value") is None:
+        return _score_text(score, "")
+    left = score["remaining_parenchyma_percent"]
+    size = strings.millilitres(score["value"])
+    return f"{size} with a margin of {score['margin_mm']:g} mm, {left:.0f} % of own tissue left"
+
+
+def _composition(entry: Mapping[str, Any]) -> str:
+    found = entry.get("composition") or {}
+    return f"{found['value']} (by {found['basis']})" if found.get("value") else ""
+
+
+def _necrosis(found: Mapping[str, Any] | None) -> str:
+    if not found or found.get("percent") is None:
+        return ""
+    return f"{found['percent']:.0f} % of the volume ({found['basis']})"
+
+
+def _enhancement(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return ""
+    return f"{strings.number(float(found['change_hu']), 0)} HU ({found['judgement']})"
