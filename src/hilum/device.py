@@ -83,9 +83,12 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return bool(_BF16_FLAGS & set(flags.partition(":")[2].split()))
 
 
-def use_threads(count: int = 0) -> int:
-    """Let PyTorch compute on ``count`` threads (0: on every processor allowed) and return their number."""
-    count = count or cpu_count()
+def use_threads(count: int = 0, shared_by: int = 1) -> int:
+    """Let PyTorch compute on ``count`` threads and return their number.
+
+    0 is every processor allowed, shared evenly by the processes of a run on this machine.
+    """
+    count = count or max(1, cpu_count() // shared_by)
     torch.set_num_threads(count)
     return count
 

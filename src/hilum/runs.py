@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,19 @@ def train_and_validate(
     if out.resolve() == Path(recipe.data.path).expanduser().resolve():
         raise UsageError(f"--out {out} is the data set itself", wanted="a folder of its own", fix="add a name to --out")
     dataset = open_dataset(recipe.data.dataset, Path(recipe.data.path))
+    if recipe.data.split_sides:
+        from hilum.survey.split import split_dataset
+
+        known = recipe.scheme if recipe.labels else None
+        dataset, _ = split_dataset(dataset, out / "sides", progress=progress, scheme=known)
+        recipe = replace(recipe, labels="")
     recipe = with_labels(recipe, dataset.scheme)
     place: int | str = fold if fold == "all" else int(fold)
     run = train(recipe, dataset, out, fold=place, device=device, resume=resume, progress=progress, commit=commit())
     answer: dict[str, Any] = {"model": str(run.model), "held_out": [*run.held_out], "mean": {}, "failed": {}}
     answer["seconds"] = run.seconds
+    if run.rank:  # rank 0 judges and tells
+        return answer | {"text": ""}
     if run.held_out:
         cases = [case for case in dataset.cases if case.name in set(run.held_out)]
         predicted = predict_cases(run.model, cases, out / "validation", device=device, progress=progress)

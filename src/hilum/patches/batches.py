@@ -73,6 +73,8 @@ class Batches:
         seed: of the run.
         augmented: False leaves the patches as they are cut, for validation.
         prefetch: how many steps ahead are cut; 0 cuts when asked.
+        rank: of ``world`` processes that share a batch ``world`` times as large; each cuts its own items of it.
+        world: how many there are.
 
     Attributes:
         wait_seconds: how long callers of ``batch`` have waited for boxes so far.
@@ -94,6 +96,8 @@ class Batches:
         *,
         augmented: bool = True,
         prefetch: int = 3,
+        rank: int = 0,
+        world: int = 1,
     ):
         self.sampler = Sampler(
             store, names, plan.patch, options.foreground, seed, lesion_weights(scheme), options.sampling, options.cases
@@ -103,6 +107,7 @@ class Batches:
         self.plan, self.device, self.seed, self.prefetch = plan, torch.device(device), seed, prefetch
         self.mirror_axes = mirror_axes(plan.dims, scheme)
         self.in_plane = plan.separate_z  # thick slices are mixed neither in preparing nor here
+        self.items, self.whole = range(rank * plan.batch, (rank + 1) * plan.batch), world * plan.batch
         self.wait_seconds = 0.0
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="patches")
         self._ahead: dict[int, Future[_Boxes]] = {}
@@ -141,7 +146,7 @@ class Batches:
 
     def parameters(self, step: int) -> AugmentParameters:
         """How the patches of this step are augmented."""
-        return AugmentParameters(tuple(self._drawn(step, item) for item in range(self.plan.batch)))
+        return AugmentParameters(tuple(self._drawn(step, item) for item in self.items))
 
     def _drawn(self, step: int, item: int) -> ItemParameters:
         rng = random_numbers(self.seed, step, item, STREAM)
@@ -152,7 +157,7 @@ class Batches:
     def _boxes(self, step: int) -> _Boxes:
         """Runs in a thread: NumPy copies only, so that the device's own threads are left alone."""
         parameters = self.parameters(step)
-        places = self.sampler.draw(self.plan.batch, step).places
+        places = tuple(self.sampler.place(self.whole, step, item) for item in self.items)
         images, labels = [], []
         for place, item in zip(places, parameters.items, strict=True):
             shape = source_shape(item.matrix, self.plan.patch)

@@ -13,6 +13,8 @@ import edt
 import numpy as np
 import torch
 
+from hilum.training.ranks import over_ranks
+
 
 def soft_dice(
     logits_BKN: torch.Tensor, truth_BN: torch.Tensor, *, batch_dice: bool = True, smooth: float = 1e-5
@@ -86,10 +88,10 @@ def generalised_dice(logits_BKN: torch.Tensor, truth_BN: torch.Tensor, *, smooth
     that the batch does not hold has no weight by this formula (it is infinite) and gets that of a single voxel.
     """
     both_BK, guess_BK, truth_BK = _sums(logits_BKN.softmax(1), truth_BN, 0)
-    truth_K = truth_BK.sum(0)
+    both_K, guess_K, truth_K = over_ranks(both_BK, guess_BK, truth_BK)
     weight_K = truth_K.clamp_min(1.0) ** -2
-    shared = (weight_K * both_BK.sum(0)).sum()
-    return 1 - (2 * shared + smooth) / ((weight_K * (guess_BK.sum(0) + truth_K)).sum() + smooth)
+    shared = (weight_K * both_K).sum()
+    return 1 - (2 * shared + smooth) / ((weight_K * (guess_K + truth_K)).sum() + smooth)
 
 
 def boundary(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -121,7 +123,7 @@ def dice_of(p_BKN: torch.Tensor, truth_BN: torch.Tensor, batch_dice: bool, smoot
     """One minus the mean soft Dice of the foreground classes, from probabilities."""
     both_BK, guess_BK, truth_BK = _sums(p_BKN, truth_BN, 1)
     if batch_dice:
-        both_BK, truth_BK, guess_BK = both_BK.sum(0), truth_BK.sum(0), guess_BK.sum(0)
+        both_BK, guess_BK, truth_BK = over_ranks(both_BK, guess_BK, truth_BK)
     return 1 - ((2 * both_BK + smooth) / (guess_BK + truth_BK + smooth)).mean()
 
 
@@ -136,7 +138,7 @@ def _tversky_index(
 ) -> torch.Tensor:
     both, guess, truth = _sums(p_BKN, truth_BN, first)
     if batch_dice:
-        both, guess, truth = both.sum(0), guess.sum(0), truth.sum(0)
+        both, guess, truth = over_ranks(both, guess, truth)
     return (both + smooth) / (both + alpha * (guess - both) + beta * (truth - both) + smooth)
 
 

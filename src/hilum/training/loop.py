@@ -11,9 +11,12 @@ taken.
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from hilum import device as devices
 from hilum.config import Recipe, seconds_of, to_table, with_labels
@@ -21,8 +24,9 @@ from hilum.datasets import Dataset
 from hilum.progress import SILENT, Progress
 from hilum.training.checkpoint import Checkpoint, checkpoint_facts, load_checkpoint, remove_checkpoint
 from hilum.training.only_one import only_one
+from hilum.training.ranks import Ranks, together
 from hilum.training.run import PLATEAU, Run
-from hilum.training.setup import check_recipe, check_same_run, set_up
+from hilum.training.setup import RunSetup, check_recipe, check_same_run, set_up
 from hilum.training.stopping import StopSignals
 
 
@@ -37,6 +41,7 @@ class RunResult:
         seconds: time spent training, over all parts of the run.
         steps: steps taken.
         was_finished: True if there was nothing left to do.
+        rank: this process's among those of the run; rank 0 goes on to judge.
     """
 
     model: Path
@@ -45,6 +50,7 @@ class RunResult:
     seconds: float
     steps: int
     was_finished: bool = False
+    rank: int = 0
 
 
 def train(
@@ -84,31 +90,82 @@ def train(
     out = Path(out)
     check_recipe(recipe)
     where = devices.choose(device)
-    devices.autocast_dtype(where, recipe.training.precision)  # refuses what the device cannot do
-    devices.use_threads()
-    if not resume:
-        _forget(out)
-    before = checkpoint_facts(out / "checkpoint")
-    over = before is not None and _is_over(recipe, before)
-    if before is not None:
-        check_same_run(to_table(recipe), fold, before, out)
-        if over and _same_use(recipe, before) and (out / "model" / "model.json").is_file():
-            progress.say(f"{out}: this run is finished ({before['step']} steps); more steps or budget extend it")
-            return _result(out, before, True)
-    with only_one(out):
-        setup = set_up(recipe, dataset, out, fold, workers, progress)
-        run = Run(recipe, setup, out, str(fold), where, progress, commit)
-        extended = before is not None and bool(before["finished"]) and not over
-        run.begin(_plateau(recipe, out, progress) if extended else load_checkpoint(out / "checkpoint"))
-        if over:  # the weights stay; how they are used changed, or the model's folder is gone
-            run.save_checkpoint(finished=True)
-        else:
-            with StopSignals() as stop:
-                run.go(stop)
-        run.save_model()
-    facts = checkpoint_facts(out / "checkpoint")
-    assert facts is not None
-    return _result(out, facts, False)
+    with together(where.type) as ranks:
+        if ranks.world > 1 and where.type == "cuda":
+            where = devices.choose(f"cuda:{ranks.local}")
+            torch.cuda.set_device(where)
+        devices.autocast_dtype(where, recipe.training.precision)  # refuses what the device cannot do
+        devices.use_threads(shared_by=ranks.here)
+        if not resume and ranks.is_first:
+            _forget(out)
+        ranks.wait()
+        job = _Job(recipe, dataset, out, fold, workers, where, ranks, progress if ranks.is_first else SILENT, commit)
+        result = job.run()
+        ranks.wait()
+        return result
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One rank's part of a run."""
+
+    recipe: Recipe
+    dataset: Dataset
+    out: Path
+    fold: int | str
+    workers: int | None
+    device: torch.device
+    ranks: Ranks
+    progress: Progress
+    commit: str
+
+    def run(self) -> RunResult:
+        """All that is left to do."""
+        recipe, out = self.recipe, self.out
+        before = checkpoint_facts(out / "checkpoint")
+        over = before is not None and _is_over(recipe, before)
+        if before is not None:
+            check_same_run(to_table(recipe), self.fold, before, out)
+            if over and _same_use(recipe, before) and (out / "model" / "model.json").is_file():
+                done = f"this run is finished ({before['step']} steps)"
+                self.progress.say(f"{out}: {done}; more steps or budget extend it")
+                return _result(out, before, True, self.ranks.rank)
+        with only_one(out) if self.ranks.is_first else nullcontext():
+            setup = self._set_up()
+            run = Run(recipe, setup, out, str(self.fold), self.device, self.progress, self.commit, self.ranks)
+            extended = before is not None and bool(before["finished"]) and not over
+            run.begin(self._plateau() if extended else load_checkpoint(out / "checkpoint"))
+            if over:  # the weights stay; how they are used changed, or the model's folder is gone
+                run.save_checkpoint(finished=True)
+            else:
+                with StopSignals() as stop:
+                    run.go(stop)
+            if self.ranks.is_first:
+                run.save_model()
+        self.ranks.wait()
+        facts = checkpoint_facts(out / "checkpoint")
+        assert facts is not None
+        return _result(out, facts, False, self.ranks.rank)
+
+    def _set_up(self) -> RunSetup:
+        """Rank 0 prepares what all read."""
+        given = (self.recipe, self.dataset, self.out, self.fold, self.workers, self.progress)
+        setup = set_up(*given) if self.ranks.is_first else None
+        self.ranks.wait()
+        return setup or set_up(*given)
+
+    def _plateau(self) -> Checkpoint | None:
+        """Where a finished run goes on that is extended: before its rate fell, where the schedule allows for that."""
+        end = load_checkpoint(self.out / "checkpoint")
+        kept = load_checkpoint(self.out / PLATEAU) if self.recipe.training.schedule == "plateau" else None
+        self.ranks.wait()
+        if end is None or kept is None:
+            return end
+        again = end.facts["step"] - kept.facts["step"]
+        self.progress.say(f"Extending: the {again} steps of the falling rate are taken again later")
+        if self.ranks.is_first:
+            remove_checkpoint(self.out / PLATEAU)  # it is saved anew where the longer run's rate falls
+        return kept
 
 
 def _is_over(recipe: Recipe, facts: dict[str, Any]) -> bool:
@@ -118,19 +175,6 @@ def _is_over(recipe: Recipe, facts: dict[str, Any]) -> bool:
         return True
     budget, before = (seconds_of(text) for text in (recipe.training.budget, facts["recipe"]["training"]["budget"]))
     return bool(facts["finished"]) and budget is not None and before is not None and budget <= before
-
-
-def _plateau(recipe: Recipe, out: Path, progress: Progress) -> Checkpoint | None:
-    """Where a finished run goes on that is extended: before its rate fell, where the schedule allows for that."""
-    end = load_checkpoint(out / "checkpoint")
-    kept = load_checkpoint(out / PLATEAU) if recipe.training.schedule == "plateau" else None
-    if end is None or kept is None:
-        return end
-    progress.say(
-        f"Extending: the {end.facts['step'] - kept.facts['step']} steps of the falling rate are taken again later"
-    )
-    remove_checkpoint(out / PLATEAU)  # it is saved anew where the longer run's rate falls
-    return kept
 
 
 def _same_use(recipe: Recipe, facts: dict[str, Any]) -> bool:
@@ -148,7 +192,7 @@ def _forget(out: Path) -> None:
         shutil.rmtree(out / "model")
 
 
-def _result(out: Path, facts: dict[str, Any], was_finished: bool) -> RunResult:
+def _result(out: Path, facts: dict[str, Any], was_finished: bool, rank: int) -> RunResult:
     return RunResult(
         out / "model",
         tuple(facts["held_out"]),
@@ -156,4 +200,5 @@ def _result(out: Path, facts: dict[str, Any], was_finished: bool) -> RunResult:
         float(facts["seconds"]),
         int(facts["step"]),
         was_finished,
+        rank,
     )

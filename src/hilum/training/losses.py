@@ -19,6 +19,8 @@ import torch
 from torch.nn import functional as F
 
 from hilum.errors import RecipeError
+from hilum.labels import LabelScheme
+from hilum.training._nested_losses import NESTED
 from hilum.training._region_losses import (
     batch_dice,
     boundary,
@@ -134,14 +136,14 @@ _BOUNDS: dict[str | tuple[str, str], tuple[float, float, bool]] = {
 }
 
 
-def check_loss(name: str, options: Mapping[str, Any], classes: int) -> None:
-    """Refuse, before anything is computed, a loss that cannot be made.
+def check_loss(name: str, options: Mapping[str, Any], classes: int, nested: bool = False) -> None:
+    """Refuse, before anything is computed, a loss that cannot be made; ``nested`` for a network of regions.
 
     Raises:
         RecipeError: as ``make_loss``.
     """
-    for term, _, bound in _terms(name, options):
-        known = _known(term)
+    for term, _, bound in _terms(name, options, nested):
+        known = _known(NESTED[term] if nested else LOSSES[term])
         for key, value in bound.items():
             _check_option(term, key, value, known, classes)
 
@@ -151,6 +153,7 @@ def make_loss(
     options: Mapping[str, Any],
     classes: int,
     class_counts: Callable[[], Sequence[int]] | None = None,
+    regions: torch.Tensor | None = None,
 ) -> Loss:
     """A loss of the registry with its options bound, over one or several resolutions.
 
@@ -160,12 +163,18 @@ def make_loss(
         options: its keyword arguments. Class weights are K numbers or "inverse_frequency".
         classes: K, to check class weights by.
         class_counts: voxels of each class in the training set, asked for only if the options need them.
+        regions: (R, K) booleans, which classes each region holds, for a network of regions: its logits are (B, R, ...),
+            and the losses are those of ``_nested_losses``.
 
     Raises:
         RecipeError: no such loss, an option it does not know, or class weights that are not K positive numbers.
     """
-    check_loss(name, options, classes)
-    terms = [(share, _bound(term, bound, class_counts)) for term, share, bound in _terms(name, options)]
+    check_loss(name, options, classes, regions is not None)
+    listed = _terms(name, options, regions is not None)
+    if regions is None:
+        terms = [(share, _bound(term, bound, class_counts)) for term, share, bound in listed]
+    else:
+        terms = [(share, _nested(term, bound, regions)) for term, share, bound in listed]
 
     def one(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         logits, truth = logits.float(), truth.long()
@@ -181,6 +190,12 @@ def make_loss(
         return torch.stack(parts).sum()
 
     return loss
+
+
+def region_table(scheme: LabelScheme) -> torch.Tensor:
+    """(R, K) booleans: which class indices each region of the scheme holds, background first."""
+    rows = [[value in region.labels for value in (0, *scheme.values)] for region in scheme.regions]
+    return torch.tensor(rows)
 
 
 def inverse_frequencies(counts: Sequence[int]) -> list[float]:
@@ -208,10 +223,10 @@ def shrunk(truth: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return truth[(slice(None), *(slice(step // 2, None, step) for step in steps))]
 
 
-def _terms(name: str, options: Mapping[str, Any]) -> list[tuple[str, float, dict[str, Any]]]:
+def _terms(name: str, options: Mapping[str, Any], nested: bool = False) -> list[tuple[str, float, dict[str, Any]]]:
     """Losses, shares and own options; one of share 1 unless the loss is a sum."""
     if name != "sum":
-        _check_name(name, [*LOSSES, "sum"], "training.loss")
+        _check_name(name, [*(NESTED if nested else LOSSES), "sum"], "training.loss", nested)
         bound = dict(options)
         return [(name, 1.0, {"weights": "inverse_frequency"} | bound if name == "weighted_ce" else bound)]
     where = "training.loss_options"
@@ -224,7 +239,7 @@ def _terms(name: str, options: Mapping[str, Any]) -> list[tuple[str, float, dict
             wanted="terms = {dice = 1.0, focal = 0.5}, and options = {focal = {gamma = 3}} where a loss has some",
         )
     for term, share in terms.items():
-        _check_name(term, list(LOSSES), f"{where}.terms")
+        _check_name(term, list(NESTED if nested else LOSSES), f"{where}.terms", nested)
         if not _number(share) or not share > 0 or not math.isfinite(share):
             raise RecipeError(f"{term} = {share!r}", where=f"{where}.terms", wanted="a share above 0")
     for term, table in own.items():
@@ -232,7 +247,7 @@ def _terms(name: str, options: Mapping[str, Any]) -> list[tuple[str, float, dict
             raise RecipeError(
                 f"{term} = {table!r}", where=f"{where}.options", wanted=f"a table for one of the terms {sorted(terms)}"
             )
-    return [(term, float(share), _terms(term, own.get(term, {}))[0][2]) for term, share in terms.items()]
+    return [(term, float(share), _terms(term, own.get(term, {}), nested)[0][2]) for term, share in terms.items()]
 
 
 def _bound(
@@ -250,14 +265,26 @@ def _bound(
     return lambda logits, truth: function(logits.flatten(2), truth.flatten(1), **bound)
 
 
-def _known(name: str) -> dict[str, Any]:
-    parameters = inspect.signature(LOSSES[name]).parameters
+def _nested(name: str, options: Mapping[str, Any], regions_RK: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """The function with its options, over logits (B, R, ...) and class indices (B, ...)."""
+    function = NESTED[name]
+
+    def loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        member_RBN = regions_RK.to(logits.device)[:, truth.flatten(1)]
+        return function(logits.flatten(2), member_RBN.transpose(0, 1).to(logits.dtype), **options)
+
+    return loss
+
+
+def _known(function: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
     return {key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def _check_name(name: str, known: list[str], where: str) -> None:
+def _check_name(name: str, known: list[str], where: str, nested: bool) -> None:
     if name not in known:
-        raise RecipeError(f"no loss {name!r}", where=where, wanted=f"one of {sorted(known)}")
+        of = " of regions (network.head = 'regions')" if nested else ""
+        raise RecipeError(f"no loss {name!r}{of}", where=where, wanted=f"one of {sorted(known)}")
 
 
 def _check_option(name: str, key: str, value: Any, known: Mapping[str, Any], classes: int) -> None:

@@ -25,6 +25,7 @@ from hilum.training.cards import epoch_sentence, model_card, run_facts
 from hilum.training.checkpoint import Checkpoint, save_checkpoint
 from hilum.training.compiling import LONG_RUN_S
 from hilum.training.pace import Pace, Spikes, say_forecast
+from hilum.training.ranks import Ranks
 from hilum.training.setup import RunSetup
 from hilum.training.stopping import StopSignals
 from hilum.training.tracking import Epoch, Log, read_log
@@ -49,12 +50,14 @@ class Run:
         device: torch.device,
         progress: Progress,
         commit: str,
+        ranks: Ranks,
     ):
+        self.ranks = ranks
         self.recipe, self.setup, self.out, self.fold = recipe, setup, out, fold
         self.options, self.device, self.progress, self.commit = recipe.training, device, progress, commit
         devices.seed_everything(self.options.seed)
-        self.trainer, self.pace, self.spikes = Trainer(setup, recipe, device), Pace(recipe), Spikes()
-        self.log, self.epoch = Log(out / "log.jsonl", self.options.track), Epoch()
+        self.trainer, self.pace, self.spikes = Trainer(setup, recipe, device, ranks), Pace(recipe), Spikes()
+        self.log, self.epoch = Log(out / "log.jsonl", self.options.track, silent=not ranks.is_first), Epoch()
         held_out = [setup.cases[name] for name in setup.held_out]
         self.validation = CaseValidation(
             held_out, self.options.validation_cases, setup.store, setup.spec, setup.plan, recipe, device
@@ -78,7 +81,8 @@ class Run:
         """Start the log, or go on where the checkpoint was taken."""
         if checkpoint is None:
             _check_classes(self.setup, self.progress)
-            self.best.forget()
+            if self.ranks.is_first:
+                self.best.forget()
             if self.options.compile == "on":
                 self.trainer.compile()
             self.log.begin(self.facts())
@@ -114,9 +118,11 @@ class Run:
         common = (self.setup.plan, self.recipe.patches, self.setup.scheme, self.device)
         with ExitStack() as stack:
             stack.enter_context(self.log)
-            batches = stack.enter_context(Batches(store, self.setup.training, *common, seed))
+            ranks = self.ranks
+            mine = Batches(store, self.setup.training, *common, seed, rank=ranks.rank, world=ranks.world)
+            batches = stack.enter_context(mine)
             held_out = None
-            if self.setup.held_out:
+            if self.setup.held_out and self.ranks.is_first:
                 unchanged = Batches(store, self.setup.held_out, *common, seed + 1, augmented=False, prefetch=1)
                 held_out = stack.enter_context(unchanged)
             self._steps(batches, held_out, stop)
@@ -124,25 +130,28 @@ class Run:
 
     def _steps(self, batches: Batches, held_out: Batches | None, stop: StopSignals) -> None:
         bar = self.progress.stage("Training", round(self.pace.budget or self.pace.steps))
-        over, shown = self.is_over, 0
+        (over,), shown = self.ranks.agree(self.is_over), 0
         while not over:
             self._one_step(batches)
-            over = self.is_over
-            ended = self.trainer.step % self.options.epoch_steps == 0 or over
+            (over,) = self.ranks.agree(self.is_over)
+            ended = self.trainer.step % self.options.epoch_steps == 0 or bool(over)
             if ended:
-                self._end_epoch(held_out, over)
-                over = self.is_over
-            self._forecast(ended)
+                self._end_epoch(held_out, bool(over))
+                (over,) = self.ranks.agree(self.is_over)
+            if not over:
+                self._forecast(ended)
             reached = round(min(self.pace.budget, self.pace.seconds)) if self.pace.budget else self.trainer.step
             bar.step(reached - shown, f"loss {self._loss:.3f}")
             shown = reached
-            if stop.asked and not over:
-                self._stop(stop.asked)
+            if self.ranks.largest(float(bool(stop.asked))) and not over:
+                self._stop(stop.asked or "a signal to another rank")
             if time.monotonic() - self._saved >= 60 * self.options.checkpoint_minutes:
                 self.save_checkpoint()
 
     def save_checkpoint(self, finished: bool = False, name: str = "checkpoint") -> None:
-        """Everything that is needed to go on."""
+        """Everything that is needed to go on; rank 0 has it all."""
+        if not self.ranks.is_first:
+            return
         facts = {
             **self.trainer.facts(),
             "seconds": self.pace.seconds,
@@ -192,11 +201,13 @@ class Run:
             "compiled": self.trainer.is_compiled,
             "parameters": sum(p.numel() for p in self.trainer.network.parameters()),
             "budget_s": self.pace.budget,
+            "ranks": self.ranks.world,
         }
         return run_facts(self.recipe, self.setup, self.fold, self.commit, more)
 
     def _one_step(self, batches: Batches) -> None:
-        begin, done = time.monotonic(), self.pace.done(self.trainer.step)
+        begin = time.monotonic()
+        (done,) = self.ranks.agree(self.pace.done(self.trainer.step))
         self._keep_plateau(done)
         count = self.options.accumulate
         several = [batches.batch(self.trainer.step * count + k) for k in range(count)]
@@ -206,7 +217,7 @@ class Run:
         self.epoch.add(self._loss, seconds, batches.wait_seconds - self._waited)
         self._waited = batches.wait_seconds
         self._watch(several)
-        if not self._compile_tried and self.trainer.step >= 3:
+        if not self._compile_tried and self.trainer.step >= 3 and self.ranks.world == 1:
             self._try_compiling(several[0])
 
     def _keep_plateau(self, done: float) -> None:
@@ -240,6 +251,9 @@ class Run:
             self.progress.say(say_forecast(forecast))
 
     def _end_epoch(self, held_out: Batches | None, over: bool) -> None:
+        if not self.ranks.is_first:
+            self.epoch = Epoch()
+            return
         # a last epoch of a few steps gets few looks: a number that jumps says nothing and is left out
         short = 2 * len(self.epoch.losses) < self.options.epoch_steps < self.trainer.step
         scores = self.trainer.patch_dice(held_out, self._looks) if held_out is not None and not short else None
@@ -253,7 +267,7 @@ class Run:
         line = {
             "epoch": -(-self.trainer.step // self.options.epoch_steps),
             "step": self.trainer.step,
-            **self.epoch.line(self.setup.plan.batch * self.options.accumulate),
+            **self.epoch.line(self.setup.plan.batch * self.options.accumulate * self.ranks.world),
             "learning_rate": self.trainer.learning_rate,
             "seconds": round(self.pace.seconds, 2),
             "patch_dice": scores,

@@ -14,7 +14,7 @@ from typing import Any
 from hilum import networks
 from hilum.config import Recipe, recipe_from, seconds_of, to_table, to_toml
 from hilum.datasets import CaseRef, Dataset
-from hilum.datasets.folds import Folds, make_folds, write_folds
+from hilum.datasets.folds import Folds, make_folds, read_folds, write_folds
 from hilum.errors import DatasetError, RecipeError, UsageError
 from hilum.files import plain, read_json, write_json, write_text
 from hilum.inference import postprocess
@@ -118,12 +118,10 @@ def check_recipe(recipe: Recipe) -> None:
     check_overlap(recipe.inference.overlap)
     postprocess.check(recipe.postprocess, recipe.scheme)
     networks.check_name(recipe.network.name)
-    if recipe.network.head != "labels":
-        raise RecipeError(
-            f"network.head = {recipe.network.head!r}",
-            wanted="'labels': only models that come from elsewhere predict regions, none can be trained so yet",
-        )
-    check_loss(recipe.training.loss, recipe.training.loss_options, recipe.scheme.class_count)
+    nested = recipe.network.head == "regions"
+    if nested:
+        recipe.scheme.writers()  # a scheme whose regions cannot become labels again is refused
+    check_loss(recipe.training.loss, recipe.training.loss_options, recipe.scheme.class_count, nested)
     check_options(recipe.training)
     settings_from(recipe.patches.augment, recipe.patches.augment_options)
     check_trackers(recipe.training.track)
@@ -136,7 +134,9 @@ def network_spec(recipe: Recipe, plan: Plan, scheme: LabelScheme) -> NetworkSpec
     Raises:
         RecipeError: options or a patch that make no network.
     """
-    spec = NetworkSpec(recipe.network.name, _network_options(recipe, plan), 1, scheme.class_count, plan.dims)
+    head = recipe.network.head
+    outputs = scheme.class_count if head == "labels" else len(scheme.regions)
+    spec = NetworkSpec(recipe.network.name, _network_options(recipe, plan), 1, outputs, plan.dims, head)
     networks.check_patch(spec.name, spec.options, plan.patch)
     return spec
 
@@ -225,9 +225,11 @@ def _split(
     names = tuple(case.name for case in cases)
     if str(fold) == "all":
         return names, (), ()
-    if not str(fold).isdecimal() or int(fold) >= recipe.data.folds:
-        raise UsageError(f"fold {fold!r}", wanted=f"0 to {recipe.data.folds - 1}, or all")
-    folds = make_folds(cases, recipe.data.folds, recipe.data.seed, weights)
+    given = read_folds(Path(recipe.data.folds_file).expanduser(), cases) if recipe.data.folds_file else None
+    count = recipe.data.folds if given is None else len(given)
+    if not str(fold).isdecimal() or int(fold) >= count:
+        raise UsageError(f"fold {fold!r}", wanted=f"0 to {count - 1}, or all")
+    folds = make_folds(cases, count, recipe.data.seed, weights) if given is None else given
     held_out = folds[int(fold)]
     training = tuple(name for name in names if name not in held_out)
     if not training:

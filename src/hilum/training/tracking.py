@@ -27,10 +27,12 @@ class Log:
     Args:
         path: of the file.
         trackers: "tensorboard" and "mlflow", which hear the numbers of each epoch as well (``trackers``).
+        silent: write nothing: another rank of the run does.
     """
 
-    def __init__(self, path: Path, trackers: Sequence[str] = ()):
-        self.path, self._names = path, tuple(trackers)
+    def __init__(self, path: Path, trackers: Sequence[str] = (), silent: bool = False):
+        self.path, self.silent = path, silent
+        self._names = () if silent else tuple(trackers)
         self._trackers: list[Tracker] = []
 
     def __enter__(self) -> Log:
@@ -47,15 +49,20 @@ class Log:
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """A new log; an old one is replaced."""
-        write_text(self.path, _line({"facts": dict(facts)}))
+        if not self.silent:
+            write_text(self.path, _line({"facts": dict(facts)}))
 
     def go_on(self, step: int, facts: Mapping[str, Any]) -> None:
         """Drop what was said after ``step`` (it will be said again) and note that the run went on from there."""
+        if self.silent:
+            return
         kept = [line for line in read_log(self.path) if line.get("step", 0) <= step]
         write_text(self.path, "".join(_line(line) for line in [*kept, {"resumed": dict(facts), "step": step}]))
 
     def write(self, values: Mapping[str, Any]) -> None:
         """One more line."""
+        if self.silent:
+            return
         try:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(_line(values))
@@ -99,6 +106,33 @@ class PatchDice:
         return {
             name: 2 * both[k] / (truth[k] + prediction[k]) if truth[k] + prediction[k] else None
             for k, name in enumerate(self.names, 1)
+        }
+
+
+class PatchRegionDice:
+    """The same for a network of regions: each output above a logit of 0 against the union of its labels.
+
+    Args:
+        names: of the regions.
+        regions_RK: which class indices each holds.
+    """
+
+    def __init__(self, names: Sequence[str], regions_RK: torch.Tensor):
+        self.names, self.regions = list(names), regions_RK
+        self.sums = torch.zeros(3, len(self.names), dtype=torch.int64)
+
+    def add(self, truth: torch.Tensor, logits: torch.Tensor) -> None:
+        """One batch: class indices (B, ...) and logits (B, R, ...)."""
+        there = self.regions.to(truth.device)[:, truth.flatten()]
+        said = (logits > 0).transpose(0, 1).flatten(1)
+        self.sums += torch.stack([x.sum(1).cpu() for x in (there & said, there, said)])
+
+    def scores(self) -> dict[str, float | None]:
+        """By region; None where it was neither there nor predicted."""
+        rows = self.sums.T.tolist()
+        return {
+            name: 2 * both / (truth + said) if truth + said else None
+            for name, (both, truth, said) in zip(self.names, rows, strict=True)
         }
 
 
