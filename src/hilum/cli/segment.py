@@ -19,6 +19,10 @@ def segment(options: argparse.Namespace) -> int:
         Path(options.out),
         device=options.device,
         mirror=True if options.mirror else None,
+        precision=options.precision,
+        region=False if options.whole else True if options.region else None,
+        ensemble=options.ensemble,
+        max_memory=options.max_memory,
         probabilities=options.probabilities,
         overwrite=options.overwrite,
         series=options.series,
@@ -34,11 +38,46 @@ def segment_words(verbs: Any) -> None:
     text = "label scans with a model: labels, measurements and a report for each, on the scan's own grid"
     words = add_verb(verbs, "segment", segment, text, "hilum segment ct.nii.gz dicom_folder --model demo --out results")
     words.add_argument("scans", nargs="+", metavar="SCAN", help="NIfTI, NRRD, MHA, DICOM folder or zip, or a glob")
-    words.add_argument("--model", required=True, metavar="MODEL", help="a model folder, or a name of hilum model list")
+    words.add_argument(
+        "--model",
+        required=True,
+        action="append",
+        metavar="MODEL",
+        help="a model folder, or a name of hilum model list; given several times, the models are put together",
+    )
     words.add_argument("--out", required=True, metavar="DIR", help="results folder; finished cases are not done again")
     words.add_argument("--device", default="auto", metavar="cpu|cuda|auto", help="default: a GPU if there is one")
     words.add_argument("--mirror", action="store_true", help="average over mirrored copies (slower, a little better)")
-    words.add_argument("--probabilities", action="store_true", help="also write each class's probability (0..255)")
+    words.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="also write each class's probability, their entropy, and the disagreement of folds or models (0..255)",
+    )
+    words.add_argument(
+        "--max-memory",
+        default="",
+        metavar="3GB",
+        help="main memory that may be used: planned and said before the start, kept, refused where it cannot be; the "
+        "results do not depend on it",
+    )
+    where = words.add_mutually_exclusive_group()
+    where.add_argument(
+        "--region",
+        action="store_true",
+        help="find organs first, then do only their boxes: much faster where organs fill little of the scan. Boxes "
+        "grow where labels touch them; where an organ is not found the whole scan is done. The default only for "
+        "models that say so or that carry a locator, because it must be validated for each",
+    )
+    where.add_argument("--whole", action="store_true", help="do the whole scan, whatever the model says")
+    words.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        help="of convolutions: auto is bf16 where the processor has it (fp16 on older GPUs), else fp32",
+    )
+    words.add_argument(
+        "--ensemble", default="mean", choices=["mean", "vote"], help="how several models decide (default: mean)"
+    )
     words.add_argument("--series", metavar="UID", help="which DICOM series, where a folder holds several")
     words.add_argument("--resample-tilt", action="store_true", help="straighten a scan taken with a tilted gantry")
     words.add_argument("--overwrite", action="store_true", help="replace results of another model or input")

@@ -2,6 +2,8 @@
 
     DIR/<case>/labels.nii.gz, measurements.json, report.html     the results
     DIR/<case>/probabilities_<label>.nii.gz                      if asked for; uint8, 255 means 1
+    DIR/<case>/uncertainty_entropy.nii.gz                        with them: 255 where all labels are equally likely
+    DIR/<case>/uncertainty_disagreement.nii.gz                   with them, of several folds or models
     DIR/<case>/case.json                                         from which scan, model, options; started or done
 
 Comes in: the folder and the scan, model and options whose results are wanted. Goes out: whether they are there already,
@@ -60,6 +62,10 @@ class CaseFolder:
         """One label's probabilities."""
         return self.path / f"probabilities_{label.replace(' ', '_').replace('/', '_')}.nii.gz"
 
+    def uncertainty(self, name: str) -> Path:
+        """The "entropy" of the probabilities, or the "disagreement" of folds or models."""
+        return self.path / f"uncertainty_{name}.nii.gz"
+
     def state(self) -> State:
         """Whether the wanted results are there.
 
@@ -96,7 +102,7 @@ class CaseFolder:
         try:
             for name in RESULTS:
                 (self.path / name).unlink(missing_ok=True)
-            for pattern in ("probabilities_*.nii.gz", ".part-*"):
+            for pattern in ("probabilities_*.nii.gz", "uncertainty_*.nii.gz", ".part-*"):
                 for file in self.path.glob(pattern):
                     file.unlink(missing_ok=True)
         except OSError as error:

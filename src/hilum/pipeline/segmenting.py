@@ -4,9 +4,9 @@
     DIR/summary.csv                                                         one row a case, earlier runs' too
     DIR/run.json              versions, model, options, seconds and peak memory by stage, failures
 
-Comes in: paths, folders or globs, a model (folder or name), an output folder. Goes out: the files above and a
-SegmentRun. A case that fails is recorded and the others go on; a case whose results are there already is left as it is,
-so that a run that was killed resumes where it was. It knows no command line and prints nothing.
+Comes in: paths, folders or globs, one or more models (folders or names), an output folder. Goes out: the files above
+and a SegmentRun. A case that fails is recorded and the others go on; a case whose results are there already is left as
+it is, so that a run that was killed resumes where it was. It knows no command line and prints nothing.
 """
 
 from __future__ import annotations
@@ -20,19 +20,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hilum import __version__
 from hilum import device as devices
 from hilum.errors import OutputError, UsageError
 from hilum.files import plain, write_json
 from hilum.inference import postprocess
+from hilum.inference.ensemble import Ensemble, identity
+from hilum.inference.memory import MemoryPlan, Way, give_back_memory, parse_memory, plan_memory
 from hilum.inference.predict import Prediction, Predictor
 from hilum.model import Model, load_model
 from hilum.pipeline.casefolder import CaseFolder, finished_cases, refuse_other_results, refuse_other_tables
 from hilum.pipeline.meter import Meter
 from hilum.pipeline.stages import Failure, in_three_stages
-from hilum.prepare.preprocess import Case, prepare_scan
 from hilum.progress import SILENT, Progress, clock
 from hilum.scans import ScanRef, find_scans, read_scan, write_labels
+from hilum.scans.peek import Peek, peek
 from hilum.volume import Volume
 
 FORMAT = 1
@@ -84,12 +88,16 @@ class SegmentRun:
 
 def segment(
     scans: Sequence[str | Path | ScanRef],
-    model: Model | str | Path,
+    model: Model | str | Path | Sequence[Model | str | Path],
     out: str | Path,
     *,
     device: str = "auto",
     mirror: bool | None = None,
+    precision: str = "auto",
+    region: bool | None = None,
+    ensemble: str = "mean",
     probabilities: bool = False,
+    max_memory: str = "",
     overwrite: bool = False,
     series: str | None = None,
     resample_tilt: bool = False,
@@ -99,30 +107,39 @@ def segment(
 
     Args:
         scans: files, DICOM folders, zips, globs, or ScanRefs.
-        model: a loaded Model, a model folder, or the name of a model that ships with hilum.
+        model: a loaded Model, a model folder, or the name of a model that ships with hilum; or several of these, whose
+            answers are put together.
         out: the folder for results.
         device: "auto", "cpu", "cuda", "cuda:1".
         mirror: average over mirrored copies; None takes the model's own choice.
-        probabilities: also write the probability of each label.
+        precision: of convolutions: "auto" (bf16 where the processor has it), "fp32", "bf16", "fp16".
+        region: find organs first and do only their boxes; False does the whole scan; None takes the model's own choice.
+        ensemble: of several models: "mean" probability or "vote".
+        probabilities: also write the probability of each label, their entropy, and the disagreement of folds or models.
+        max_memory: main memory that may be used, such as "3GB"; "" sets no limit. The results do not depend on it.
         overwrite: compute every case anew, whatever is there.
         series: for DICOM folders with several series: which.
         resample_tilt: for DICOM from a tilted gantry: straighten it instead of refusing it.
         progress: where to tell.
 
     Raises:
-        UsageError: no scans, no such model or device.
+        UsageError: no scans, no such model or device, or a limit of memory that cannot be kept.
         ModelError: a damaged model.
         OutputError: ``out`` holds results of another model, other options or other scans of the same names, or files
             that hilum did not write, or cannot be written at all.
     """
     begin = time.perf_counter()
     refs = _refs(scans)
-    predictor = Predictor(model if isinstance(model, Model) else load_model(model), device, mirror=mirror)
+    limit = parse_memory(max_memory) if max_memory else None
+    predictor = _predictor(model, ensemble, device=device, mirror=mirror, precision=precision, region=region)
     if predictor.device.type == "cpu":
         devices.use_threads()
     options = {
         "mirror": predictor.mirror,
         "overlap": predictor.overlap,
+        "precision": predictor.precision,
+        "region": predictor.region,
+        "ensemble": ensemble if len(predictor.models) > 1 else None,
         "probabilities": probabilities,
         "series": series,
         "resample_tilt": resample_tilt,
@@ -137,9 +154,12 @@ def segment(
     if run.skipped:
         progress.say(f"{len(run.skipped)} of {len(refs)} cases are there already and stay as they are")
     todo = [ref for ref in refs if ref.name not in run.skipped]
+    run.plan(todo, limit)
     run.write_record(refs, time.perf_counter() - begin)  # before hours of work: can this folder be written at all?
     with run.meter:
-        for place, (ref, outcome) in enumerate(in_three_stages(todo, run.load, run.compute, run.finish)):
+        for place, (ref, outcome) in enumerate(
+            in_three_stages(todo, run.load, run.compute, run.finish, together=run.memory.way.together)
+        ):
             run.note(ref, outcome, f"{place + 1}/{len(todo)}")
             run.write_record(refs, time.perf_counter() - begin)
     run.write_summary()
@@ -152,26 +172,47 @@ class _Run:
     """The three stages of a case and what is written down about them."""
 
     out: Path
-    predictor: Predictor
+    predictor: Predictor | Ensemble
     options: dict[str, Any]
     progress: Progress
     meter: Meter = field(default_factory=Meter)
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    memory: MemoryPlan = field(default_factory=lambda: MemoryPlan(Way(True, False), None, 0.0, {}, 0.0))
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def folder(self, ref: ScanRef) -> CaseFolder:
-        model = self.predictor.model
-        return CaseFolder(self.out / ref.name, ref.path, {"name": model.name, "hash": model.hash}, self.options)
+        return CaseFolder(self.out / ref.name, ref.path, identity(self.predictor), self.options)
 
-    def load(self, ref: ScanRef) -> tuple[Volume, Case]:
+    def plan(self, refs: Sequence[ScanRef], limit_bytes: float | None) -> None:
+        """Decide, from the scans' headers alone, how to go about them; say so where a limit was given."""
+        facts = {ref.name: peek(ref.path, self.options["series"]) for ref in refs}
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        self.memory = plan_memory(
+            self.predictor, known, probabilities=self.options["probabilities"], limit_bytes=limit_bytes
+        )
+        if limit_bytes is not None and refs:
+            self.progress.say(self.memory.describe())
+
+    def load(self, ref: ScanRef) -> tuple[Volume, Any]:
         with self.meter.stage(ref.name, "read"):
             scan = read_scan(ref.path, series=self.options["series"], resample_tilt=self.options["resample_tilt"])
+        self._check(ref, scan)
         with self.meter.stage(ref.name, "prepare"):
-            return scan, prepare_scan(scan, self.predictor.plan, ref.name)
+            return scan, self.predictor.prepare(scan, ref.name, streamed=self.memory.way.streamed)
 
-    def compute(self, ref: ScanRef, loaded: tuple[Volume, Case]) -> tuple[Volume, Prediction]:
+    def _check(self, ref: ScanRef, scan: Volume) -> None:
+        """Scans whose headers told nothing are planned once they are read."""
+        if self.memory.limit_bytes is None:
+            return
+        give_back_memory()
+        if ref.name not in self.memory.stages:
+            facts = {ref.name: Peek(scan.grid, 0, 0)}  # its voxels are there already
+            wants = self.options["probabilities"]
+            plan_memory(self.predictor, facts, probabilities=wants, limit_bytes=self.memory.limit_bytes)
+
+    def compute(self, ref: ScanRef, loaded: tuple[Volume, Any]) -> tuple[Volume, Prediction]:
         scan, case = loaded
         with self.meter.stage(ref.name, "predict"):
             prediction = self.predictor.predict(
@@ -180,11 +221,14 @@ class _Run:
             # they take turns, so that only the predictor can tell their seconds apart
             self.meter.add(ref.name, "export", prediction.seconds["export"])
             self.meter.add(ref.name, "predict", -prediction.seconds["export"])
+        if self.memory.limit_bytes is not None:
+            give_back_memory()
         return scan, prediction
 
     def finish(self, ref: ScanRef, computed: tuple[Volume, Prediction]) -> dict[str, Any]:
         from hilum.pages.case import case_report
-        from hilum.results.measure import measure, write_measurements
+        from hilum.results.everything import measure_all
+        from hilum.results.measure import write_measurements
 
         scan, prediction = computed
         model, folder = self.predictor.model, self.folder(ref)
@@ -198,11 +242,14 @@ class _Run:
             write_labels(folder.labels, labels)
             for label, shares in prediction.probabilities.items():
                 write_labels(folder.probabilities(label), scan.with_array(shares.array))
+            for name, doubt in prediction.uncertainty.items():
+                write_labels(folder.uncertainty(name), scan.with_array(doubt.array))
         with self.meter.stage(ref.name, "measure"):
-            measurements = measure(labels, model.scheme, scan)
+            shares = {label: scan.with_array(each.array) for label, each in prediction.probabilities.items()}
+            measurements = measure_all(labels, model.scheme, scan, probabilities=shares)
             write_measurements(folder.measurements, measurements)
         with self.meter.stage(ref.name, "report"):
-            card = {"name": model.name, "hash": model.hash, **model.card}
+            card = {**model.card, **identity(self.predictor)}
             page = self._page_facts(ref, removed)
             case_report(folder.report, scan, labels, measurements, model.scheme, model_card=card, run=page)
         facts = {
@@ -212,6 +259,7 @@ class _Run:
             "page": page,
             "tiles": prediction.tiles,
             "tiles_of_air": prediction.skipped,
+            "region": prediction.region,
             "removed": removed,
             "seconds": dict(self.meter.seconds[ref.name]),
             "memory_gb": dict(self.meter.memory_gb[ref.name]),
@@ -241,7 +289,7 @@ class _Run:
 
     def write_record(self, refs: Sequence[ScanRef], seconds: float) -> None:
         """``run.json``; after every case, so that a run that is killed leaves it too."""
-        predictor = self.predictor
+        predictor, peak = self.predictor, devices.peak_memory_gb(torch.device("cpu"))
         record = {
             "format": FORMAT,
             "started": self.started,
@@ -249,10 +297,11 @@ class _Run:
             "versions": {"hilum": __version__, "python": platform.python_version()}
             | {package: version(package) for package in ("torch", "numpy")},
             "model": {
-                "name": predictor.model.name,
-                "hash": predictor.model.hash,
+                **identity(predictor),
                 "folder": str(predictor.model.folder),
+                "members": [{"name": x.name, "hash": x.hash, "folder": str(x.folder)} for x in predictor.models],
             },
+            "memory": {**self.memory.to_json(), "peak_gb": round(peak * 2**30 / 1e9, 3) if peak else None},
             "device": {
                 "name": str(predictor.device),
                 "hardware": devices.describe(predictor.device),
@@ -273,15 +322,30 @@ class _Run:
             "seconds": self.meter.seconds.get(ref.name, {}),
             "memory_gb": self.meter.memory_gb.get(ref.name, {}),
         }
-        kept = {key: facts[key] for key in ("tiles", "tiles_of_air", "removed", *measured) if key in facts}
+        kept = {key: facts[key] for key in ("tiles", "tiles_of_air", "region", "removed", *measured) if key in facts}
         return {"state": state, "scan": str(ref.path), **measured, **kept}
 
     def write_summary(self) -> None:
-        """``summary.csv``: a row for every case of the folder whose measurements are there."""
+        """``summary.csv`` and ``summary.html``: a row for every case of the folder whose measurements are there."""
+        from hilum.pages.cohort import cohort_report
         from hilum.results.measure import write_summary
 
         whole = {name: table for name, table in finished_cases(self.out).items() if name not in self.failed}
         write_summary(self.out / "summary.csv", whole)
+        cohort_report(self.out / "summary.html", whole, self.failed)
+
+
+def _predictor(
+    model: Model | str | Path | Sequence[Model | str | Path],
+    ensemble: str,
+    **options: Any,
+) -> Predictor | Ensemble:
+    """One model, or several as one."""
+    given = [model] if isinstance(model, Model | str | Path) else list(model)
+    if not given:
+        raise UsageError("no model", wanted="a model folder, or a name of hilum model list")
+    members = [Predictor(one if isinstance(one, Model) else load_model(one), **options) for one in given]
+    return members[0] if len(members) == 1 else Ensemble(members, ensemble)
 
 
 def _refs(scans: Sequence[str | Path | ScanRef]) -> list[ScanRef]:

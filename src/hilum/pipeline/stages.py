@@ -35,16 +35,23 @@ def in_three_stages(
     load: Callable[[Item], Loaded],
     compute: Callable[[Item, Loaded], Computed],
     finish: Callable[[Item, Computed], Result],
+    *,
+    together: bool = True,
 ) -> Iterator[tuple[Item, Result | Failure]]:
     """Run ``load``, ``compute`` and ``finish`` on every item, side by side: ``compute`` in the caller's own thread.
 
-    At most one item waits loaded and one is being finished while one is computed, so that memory holds three cases.
-    Threads are enough: decompression, NumPy and PyTorch let go of Python's lock.
+    With ``together`` off one item is done after the other, so that memory holds one case. Otherwise at most one item
+    waits loaded and one is being finished while one is computed, so that memory holds three cases. Threads are enough:
+    decompression, NumPy and PyTorch let go of Python's lock.
     """
 
     def end(item: Item, computed: Computed | Failure) -> Result | Failure:
         return computed if isinstance(computed, Failure) else attempt(finish, item, computed)
 
+    if not together:
+        for item in items:
+            yield item, one_by_one(item, load, compute, finish)
+        return
     with ThreadPoolExecutor(1, "hilum-read") as reader, ThreadPoolExecutor(1, "hilum-write") as writer:
         ahead = [reader.submit(attempt, load, item) for item in items[:1]]
         ending: list[tuple[Item, Future[Result | Failure]]] = []
@@ -59,6 +66,21 @@ def in_three_stages(
             del computed
         for earlier, future in ending:
             yield earlier, future.result()
+
+
+def one_by_one(
+    item: Item,
+    load: Callable[[Item], Loaded],
+    compute: Callable[[Item, Loaded], Computed],
+    finish: Callable[[Item, Computed], Result],
+) -> Result | Failure:
+    """The three stages of one item; what a stage was given is let go before the next begins."""
+    loaded = attempt(load, item)
+    if isinstance(loaded, Failure):
+        return loaded
+    computed = attempt(compute, item, loaded)
+    del loaded
+    return computed if isinstance(computed, Failure) else attempt(finish, item, computed)
 
 
 def attempt(function: Callable[P, Result], *args: P.args, **options: P.kwargs) -> Result | Failure:
