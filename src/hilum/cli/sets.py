@@ -82,6 +82,51 @@ def data_verify(options: argparse.Namespace) -> int:
     return answered(options, report, text, 1 if failed else 0)
 
 
+def data_split(options: argparse.Namespace) -> int:
+    """Label right and left."""
+    from hilum.labels import scheme_from
+    from hilum.survey.split import split_files
+
+    name, path = named_path(options.data)
+    out = Path(options.out)
+    scheme = scheme_from(options.scheme) if options.scheme else None
+    answer = split_files(name, path, out, labels_only=options.labels_only, scheme=scheme, progress=progress_of(options))
+    lines = [f"{label['value']} {label['name']}" for label in answer["scheme"]["labels"]]
+    for case, facts in answer["cases"].items():
+        lines += [f"{case}: {flag['text']}" for flag in facts["flags"]]
+    lines += [f"failed: {case}: {why}" for case, why in answer["failed"].items()]
+    flagged = sum(1 for facts in answer["cases"].values() if facts["flags"])
+    lines.append(f"{len(answer['cases'])} label maps in {out / 'labels'}, {flagged} flagged")
+    if not options.labels_only:
+        lines.append(f"next: hilum train default --data folder={out / 'manifest.csv'} --out runs/sides")
+    return answered(options, answer, "\n".join(lines), 1 if answer["failed"] else 0)
+
+
+def data_folds(options: argparse.Namespace) -> int:
+    """Write who is held out when."""
+    from hilum.labels import scheme_from
+    from hilum.survey.folding import write_stratified
+
+    name, path = named_path(options.data)
+    scheme = scheme_from(options.scheme) if options.scheme else None
+    answer = write_stratified(
+        name,
+        path,
+        Path(options.out),
+        count=options.count,
+        seed=options.seed,
+        scheme=scheme,
+        progress=progress_of(options),
+    )
+    lines = [
+        f"fold {i}: {fold['cases']} cases, {fold['patients']} patients, lesions {fold['lesion_ml']:.0f} mL in all, "
+        f"median {fold['median_ml']:.1f} mL, {fold['without']} without"
+        for i, fold in enumerate(answer["folds"])
+    ]
+    lines.append(f"next: hilum train default --data {options.data} --folds {options.out} --fold 0 --out runs/fold0")
+    return answered(options, answer, "\n".join(lines))
+
+
 def named_path(text: str) -> tuple[str, Path]:
     """``kits23=/data/kits23`` taken apart.
 
@@ -118,3 +163,16 @@ def set_words(parts: Any) -> None:
     words.add_argument("--scheme", metavar="NAME", help="what the labels mean, where the data do not say")
     words.add_argument("--labels-only", action="store_true", help="label maps were handed on alone: ask for no image")
     words.add_argument("--workers", type=int, default=None, metavar="N", help="processes (default: one a core, to 8)")
+    text = "give right and left of paired organs labels of their own, in copies beside"
+    words = add_verb(parts, "split", data_split, text, "hilum data split kits23=/data/kits23 --out kits23_sides")
+    words.add_argument("data", metavar="NAME=PATH", help="a data set whose scheme has a paired organ (kits, kits19)")
+    words.add_argument("--out", required=True, metavar="DIR", help="labels/, manifest.csv, labels.json, sides.json")
+    words.add_argument("--scheme", metavar="NAME", help="what the labels mean, where the data do not say")
+    words.add_argument("--labels-only", action="store_true", help="do not read the scans (sides by the labels alone)")
+    text = "write folds by patient, even in the volume of lesions, for every method to be compared on"
+    words = add_verb(parts, "folds", data_folds, text, "hilum data folds kits23=/data/kits23 --out folds.json")
+    words.add_argument("data", metavar="NAME=PATH", help="kind and place")
+    words.add_argument("--out", required=True, metavar="FILE", help="what train --folds takes")
+    words.add_argument("--count", type=int, default=5, metavar="K", help="how many folds (default: 5)")
+    words.add_argument("--seed", type=int, default=0, help="the same seed gives the same folds (default: 0)")
+    words.add_argument("--scheme", metavar="NAME", help="what the labels mean, where the data do not say")

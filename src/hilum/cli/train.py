@@ -29,6 +29,8 @@ def train(options: argparse.Namespace) -> int:
         overrides.append("training.epochs=0")
     if options.track:
         overrides.append(f"training.track={json.dumps(options.track)}")
+    if options.folds:
+        overrides.append(f"data.folds_file={quoted(options.folds)}")
     if options.budget:
         overrides.append(f"training.budget={quoted(options.budget)}")
     recipe = read_recipe(options.recipe, overrides)
@@ -60,6 +62,7 @@ def train_words(verbs: Any) -> None:
     words.add_argument("--data", metavar="NAME=PATH", help="data set kind and place, e.g. folder=/data/ct")
     words.add_argument("--out", required=True, metavar="RUN", help="folder of this run; an interrupted run goes on")
     words.add_argument("--fold", default="0", metavar="K|all", help="which fold is held out; all: none (default: 0)")
+    words.add_argument("--folds", metavar="FILE", help="who is held out when (hilum data folds writes one)")
     words.add_argument("--budget", metavar="TIME", help="training time such as 30min or 2h; the schedule fits itself")
     words.add_argument(
         "--epochs", type=int, metavar="N", help="epochs (of training.epoch_steps steps); a larger N extends"

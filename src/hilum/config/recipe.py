@@ -14,11 +14,15 @@ class DataOptions:
     """Which cases. ``dataset`` is a file name in ``hilum/datasets`` (or a dotted name of one's own).
 
     ``stratify`` makes folds even in the volume of lesions, from cases without to the largest; otherwise chance does.
+    ``folds_file`` takes the folds from a file instead (``hilum data folds`` writes one); ``split_sides`` gives right
+    and left of paired organs labels of their own.
     """
 
     dataset: str = ""
     path: str = ""
     folds: int = 5
+    folds_file: str = ""
+    split_sides: bool = False
     stratify: bool = False
     seed: int = 0
 

@@ -159,19 +159,27 @@ def _write_manifest(
     folder: Path,
 ) -> None:
     """All cases that can be used, with absolute paths for what was right already."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["image", "label", "case", "patient"])
+    usable = []
     for case, record in zip(cases, records, strict=True):
         classes = {finding["class"] for finding in record["findings"]}
         if "broken" in classes or ("fixable" in classes and case.name not in corrected):
             continue
-        image, labels = corrected.get(
-            case.name, (case.image.absolute(), case.labels.absolute() if case.labels else None)
-        )
-        place = [
-            str(p.relative_to(folder)) if p is not None and p.is_relative_to(folder) else str(p or "")
-            for p in (image, labels)
-        ]
-        rows.writerow([*place, case.name, case.patient])
-    write_text(folder / "manifest.csv", text.getvalue())
+        as_it_is = (case.image.absolute(), case.labels.absolute() if case.labels else None)
+        usable.append((case, *corrected.get(case.name, as_it_is)))
+    write_text(folder / "manifest.csv", manifest_text(usable, folder))
+
+
+def manifest_text(rows: Sequence[tuple[CaseRef, Path, Path | None]], folder: Path) -> str:
+    """A manifest that the ``folder`` kind takes; files below ``folder`` are named relative to it.
+
+    Args:
+        rows: each case with the image and label map to list.
+        folder: where the manifest will lie.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "label", "case", "patient"])
+    for case, *files in rows:
+        named = [f.relative_to(folder) if f is not None and f.is_relative_to(folder) else f or "" for f in files]
+        writer.writerow([*named, case.name, case.patient])
+    return text.getvalue()
