@@ -19,6 +19,8 @@ LEAVES = [[v] for v in VERBS if v not in ("data", "model")] + [
     ["data", "list"],
     ["data", "fetch"],
     ["data", "verify"],
+    ["data", "split"],
+    ["data", "folds"],
     ["data", "phantom"],
     ["data", "paint"],
     ["model", "list"],
