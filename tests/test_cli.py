@@ -14,7 +14,7 @@ import pytest
 
 from hilum.cli import main
 
-VERBS = ["demo", "data", "train", "recipes", "segment", "evaluate", "compare", "measure", "report", "model"]
+VERBS = ["demo", "data", "train", "recipes", "study", "segment", "evaluate", "compare", "measure", "report", "model"]
 LEAVES = [[v] for v in VERBS if v not in ("data", "model")] + [
     ["data", "list"],
     ["data", "fetch"],
@@ -25,6 +25,7 @@ LEAVES = [[v] for v in VERBS if v not in ("data", "model")] + [
     ["data", "paint"],
     ["model", "list"],
     ["model", "show"],
+    ["model", "import"],
 ]
 
 

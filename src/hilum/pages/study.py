@@ -93,10 +93,9 @@ def _lead(study: Mapping[str, Any]) -> str:
             )
     tuned = study["tune"]
     if tuned and tuned["best"]:
-        region = f"{strings.region_name(tuned['region'])}: " if tuned["region"] else ""
-        metric = strings.metric_name(tuned["metric"])
-        best = f"best {region}{metric} {tuned['best']['value']:.3f} of {strings.counted(len(tuned['trials']), 'trial')}"
-        parts.append(best)
+        of = f" of {strings.region_name(tuned['region']).lower()}" if tuned["region"] else ""
+        score = f"{strings.metric_name(tuned['metric'])}{of} {tuned['best']['value']:.3f}"
+        parts.append(f"{strings.counted(len(tuned['trials']), 'trial')}, the best with {score}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
@@ -306,8 +305,8 @@ def _search(study: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
                       "text": strings.number(seen, 4), "folds": len(one["fold_scores"]),
                       "time": clock(one["seconds"]) if one["seconds"] is not None else strings.DASH})  # fmt: skip
     points = [(x["number"], x["score"], x["state"]) for x in lines if x["score"] is not None]
-    region = f"{strings.region_name(tuned['region'])}, " if tuned["region"] else ""
-    up = f"{region}{strings.metric_name(tuned['metric'])}"
+    of = f" of {strings.region_name(tuned['region']).lower()}" if tuned["region"] else ""
+    up = f"{strings.metric_name(tuned['metric'])}{of}"
     charts = []
     if any(state == "complete" for _, _, state in points):
         upwards = tuned["direction"] == "maximize"

@@ -259,11 +259,11 @@ class Search:
         """
         if result["status"] != "done":
             raise TrainingError(str(result["error"]))
-        pairs, scheme = predictions_of(job), job.recipe.scheme
-        if not pairs:
-            raise TrainingError("no held-out case could be segmented", where=job.folder)
         mean = result["mean"]
         if self.study.protocol != PLAIN:  # by which each run is judged anyway
+            pairs, scheme = predictions_of(job), job.recipe.scheme
+            if not pairs:
+                raise TrainingError("no held-out case could be segmented", where=job.folder)
             patients = {case.name: case.patient for case in self.datasets[self.data].cases}
             place = job.folder / "judged"
             mean = evaluate_pairs(pairs, self.study.protocol, place, scheme=scheme, patients=patients)["mean"]
