@@ -13,6 +13,7 @@ import edt
 import numpy as np
 from scipy.spatial import cKDTree
 
+from hilum.results.diameters import OUTLINE_VOXELS
 from hilum.volume import Grid
 
 
@@ -44,9 +45,10 @@ def gap_mm(one: np.ndarray, other: np.ndarray, grid: Grid) -> float | None:
 def within(mask_DHW: np.ndarray, grid: Grid, margin_mm: float) -> np.ndarray:
     """The voxels within a margin of a mask, itself included: (D, H, W) bool.
 
-    The mask's surface lies half a voxel (half the cube root of its volume) beyond its outermost centres.
+    The mask's surface is taken to lie a quarter of a voxel (of the cube root of its volume) beyond its outermost
+    centres, as in ``diameters``.
     """
-    reach = margin_mm + 0.5 * grid.voxel_volume_mm3 ** (1 / 3)
+    reach = margin_mm + OUTLINE_VOXELS * grid.voxel_volume_mm3 ** (1 / 3)
     axes = grid.affine[:3, :3] / np.array(grid.spacing_mm)
     if np.abs(axes.T @ axes - np.eye(3)).max() < 1e-4:
         near: np.ndarray = edt.edt(~mask_DHW, anisotropy=grid.spacing_mm) <= reach
