@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+from hilum import components
 from hilum.components import (
     box_of,
     centres_along_w,
+    component_sizes,
+    components_of,
     dilated,
     find_components,
     neighbour_slices,
@@ -31,6 +34,21 @@ def test_boxes_hold_everything_and_nothing_more(array, order):
         else:
             assert [part.start for part in box] == places.min(0).tolist()
             assert [part.stop - 1 for part in box] == places.max(0).tolist()
+
+
+@given(ARRAYS, st.sampled_from([6, 18, 26]))
+@settings(max_examples=60, deadline=None)
+def test_slabs_give_the_same_numbers_as_all_at_once(array, connectivity):
+    whole, count = components_of(array, connectivity)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(components, "_LARGE", 0)
+        patch.setattr(components, "_SLAB", 2)
+        found, again = components_of(array, connectivity)
+        union, joined = find_components(array, (1, 2))
+    assert again == count and np.array_equal(found, whole)
+    expected, number = find_components(array, (1, 2))
+    assert joined == number and np.array_equal(union, expected)
+    assert component_sizes(found, count).tolist() == np.bincount(whole.ravel(), minlength=count + 1).tolist()
 
 
 def test_a_box_of_nothing_is_none():

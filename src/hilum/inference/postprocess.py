@@ -20,6 +20,7 @@ import numpy as np
 from hilum.components import (
     box_of,
     centres_along_w,
+    component_sizes,
     components_of,
     dilated,
     find_components,
@@ -74,13 +75,16 @@ def groups(scheme: LabelScheme) -> tuple[Group, ...]:
     return tuple(found)
 
 
-def apply(labels: Volume, scheme: LabelScheme, steps: Sequence[Mapping[str, Any]]) -> tuple[Volume, list[Record]]:
-    """Run the steps in order on a copy.
+def apply(
+    labels: Volume, scheme: LabelScheme, steps: Sequence[Mapping[str, Any]], *, in_place: bool = False
+) -> tuple[Volume, list[Record]]:
+    """Run the steps in order on a copy, or on the labels themselves.
 
     Args:
         labels: uint8 label values in any axis order.
         scheme: what the values mean.
         steps: ``{"step": name, option: value, ...}``; see ``STEPS``.
+        in_place: change ``labels``, whose array must be writable, instead of a copy.
 
     Returns:
         The cleaned labels on the same grid and what each step changed, in order; unchanged labels give no record.
@@ -91,7 +95,7 @@ def apply(labels: Volume, scheme: LabelScheme, steps: Sequence[Mapping[str, Any]
     check(steps, scheme)
     if not steps:
         return labels, []
-    inside = labels.with_array(labels.array.astype(np.uint8, copy=True)).oriented()
+    inside = labels.with_array(labels.array.astype(np.uint8, copy=not in_place)).oriented()
     box = nonzero_box(inside.array)
     if box is None:
         return labels, []
@@ -167,7 +171,7 @@ def keep_largest(
         components, count = find_components(volume.array[box], group.values)
         if count < 2:
             continue
-        sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
+        sizes = component_sizes(components, count)[1:]
         order = np.argsort(-sizes, kind="stable") + 1
         kept = [int(order[0])]
         if group.pair:
@@ -180,9 +184,8 @@ def keep_largest(
                     break
         goes = np.ones(count + 1, bool)
         goes[[0, *kept]] = False
-        gone = goes[components]
-        volume.array[box][gone] = 0
-        if gone.any():
+        gone = _erase(volume.array[box], components, goes)
+        if gone:
             records.append(_record(group.name, count - len(kept), gone, volume))
     return records
 
@@ -231,7 +234,7 @@ def drop_small(
             continue
         view = volume.array[wider(box, volume.array.shape)]
         components, count = find_components(view, (label.value,))
-        sizes = np.bincount(components.ravel(), minlength=count + 1)
+        sizes = component_sizes(components, count)
         small = sizes * volume.voxel_ml < least_ml
         small[0] = False
         gone = small[components]
@@ -270,8 +273,32 @@ def fill_holes(volume: Volume, scheme: LabelScheme) -> list[Record]:
     return records
 
 
+def largest_component(volume: Volume, scheme: LabelScheme, *, labels: Sequence[str] = ()) -> list[Record]:
+    """Keep the largest component of some labels taken together (of equally large ones all), as nnU-Net v2 does.
+
+    Args:
+        volume: labels in SPL order, changed in place.
+        scheme: the labels.
+        labels: names of the labels whose union is looked at; empty means all.
+    """
+    values = [label.value for label in scheme.labels if not labels or label.name in labels]
+    box = box_of(volume.array, values)
+    if box is None:
+        return []
+    view = volume.array[box]
+    components, count = find_components(view, values)
+    sizes = np.bincount(components.ravel(), minlength=count + 1)
+    goes = sizes < sizes[1:].max()
+    goes[0] = False
+    gone = goes[components]
+    view[gone] = 0
+    names = ", ".join(label.name for label in scheme.labels if label.value in values)
+    return [_record(names, int(goes.sum()), gone, volume)] if gone.any() else []
+
+
 STEPS: dict[str, Step] = {
     "keep_largest": keep_largest,
+    "largest_component": largest_component,
     "fill_holes": fill_holes,
     "drop_small": drop_small,
     "touch_organ": touch_organ,
@@ -305,8 +332,19 @@ def _give_to_host(view: np.ndarray, components: np.ndarray, count: int, host: tu
     view[inside] = chosen[components[inside]]
 
 
-def _record(what: str, components: int, gone: np.ndarray, volume: Volume, **more: float) -> Record:
-    return {"what": what, "components": int(components), "ml": float(gone.sum()) * volume.voxel_ml, **more}
+def _erase(view: np.ndarray, components: np.ndarray, goes: np.ndarray) -> int:
+    """Set the voxels of some components to 0, plane by plane; how many there were."""
+    count = 0
+    for plane, numbers in zip(view, components, strict=True):
+        gone = goes[numbers]
+        plane[gone] = 0
+        count += int(gone.sum())
+    return count
+
+
+def _record(what: str, components: int, gone: np.ndarray | int, volume: Volume, **more: float) -> Record:
+    voxels = float(gone if isinstance(gone, int) else gone.sum())
+    return {"what": what, "components": int(components), "ml": voxels * volume.voxel_ml, **more}
 
 
 def _check_value(step: str, option: str, value: Any, default: Any, scheme: LabelScheme) -> None:

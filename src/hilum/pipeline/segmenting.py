@@ -233,7 +233,7 @@ class _Run:
         scan, prediction = computed
         model, folder = self.predictor.model, self.folder(ref)
         with self.meter.stage(ref.name, "postprocess"):
-            cleaned, removed = postprocess.apply(prediction.labels, model.scheme, model.postprocess)
+            cleaned, removed = postprocess.apply(prediction.labels, model.scheme, model.postprocess, in_place=True)
             if not cleaned.grid.same_as(scan.grid):
                 raise OutputError("the labels came out on another grid than the scan", where=ref.path)
             labels = scan.with_array(cleaned.array)  # the scan's own header too
