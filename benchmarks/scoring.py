@@ -9,6 +9,7 @@ slices of 512 x 512, clean and with stray blobs. All ways begin with both uint8 
 * ``kits23``: Dice and surface Dice of three regions. hilum's protocol against *the KiTS23 official procedure on the
   surface-distance package*: the challenge's evaluation written anew here, step by step as it calls that package
   (boolean masks of the whole volume for every region, Dice, ``compute_surface_distances``, surface Dice).
+* ``same``: one region, the four numbers of surface-distance by hilum and by that package.
 * ``surface``: one region. hilum's whole table of both surface models (NSD at five tolerances, robust and plain
   Hausdorff, averages, areas) against surface-distance (NSD, robust HD95, averages), MedPy (HD95 alone, whole volume as
   the function takes it) and MONAI (HD95, average surface distance and surface Dice, which crop by themselves).
@@ -184,8 +185,22 @@ def monai_way(truth: np.ndarray, prediction: np.ndarray, spacing: Spacing) -> di
     }
 
 
+def hilum_same(truth: np.ndarray, prediction: np.ndarray, spacing: Spacing) -> dict[str, float]:
+    """What ``surface_distance_way`` gives, and nothing else."""
+    pair, _ = make_pair(*_volumes(truth, prediction, spacing), same_grid=True)
+    found = pair.region(SURFACE_REGION).surfels(threads=-1)
+    there, back = found.average_mm()
+    return {
+        "nsd_2mm": found.nsd(TOLERANCE_MM),
+        "robust_hd95_mm": found.robust_hausdorff_mm(95),
+        "asd_gt_to_pred_mm": there,
+        "asd_pred_to_gt_mm": back,
+    }
+
+
 WAYS: dict[str, dict[str, Way]] = {
     "kits23": {"hilum": hilum_kits23, "official procedure": official_kits23},
+    "same": {"hilum": hilum_same, "surface-distance": surface_distance_way},
     "surface": {
         "hilum": hilum_surface,
         "surface-distance": surface_distance_way,

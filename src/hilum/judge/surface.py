@@ -228,8 +228,9 @@ def _steps(spacing_mm: Spacing, up_to_mm: float) -> tuple[np.ndarray, np.ndarray
 
 def _tree_mm(points: np.ndarray, targets: np.ndarray, spacing_mm: Spacing, threads: int, up_to_mm: float) -> np.ndarray:
     spacing = np.asarray(spacing_mm, np.float64)
-    # on a lattice, sliding midpoints build several times faster than medians and answer as fast
-    tree = cKDTree(targets * spacing, balanced_tree=False, compact_nodes=False)
+    # on a lattice, sliding midpoints build several times faster than medians and answer as fast; with leaves of 64
+    # points instead of 10, queries take about 60 % of the time
+    tree = cKDTree(targets * spacing, leafsize=64, balanced_tree=False, compact_nodes=False)
     _, index = tree.query(points * spacing, workers=threads, distance_upper_bound=up_to_mm * 1.001)
     distances_mm = np.full(len(points), np.inf)
     near = index < len(targets)  # the tree says so where nothing lies within the bound
