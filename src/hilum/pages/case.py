@@ -63,8 +63,8 @@ def case_report(
     if image is not None:
         require_same_grid(inside, image)
     lesions = measurements["lesions"]
-    largest = sorted(lesions, key=lambda x: -x["long_axis_mm"])[:MOST_LESION_PICTURES]
-    drawn = [x for x in lesions if x in largest]
+    first = sorted(lesions, key=lambda x: (x["kind"] != "tumour", -x["long_axis_mm"]))
+    drawn = first[:MOST_LESION_PICTURES]  # tumours before cysts, the largest first
     view = scene(lesion_map(labels, scheme, lesions), scheme, lesions)
     unsure, gate = measurements.get("uncertainty"), measurements.get("quality")
     why = list((gate or {}).get("why", []))

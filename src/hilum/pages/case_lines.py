@@ -73,7 +73,7 @@ def lesion_facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Composition", _composition(entry)),
         ("Density", None if entry.get("hu_mean") is None else density(entry)),
         ("Enhancement", _enhancement(entry.get("enhancement"))),
-        ("Necrosis", _necrosis(entry.get("necrosis"))),
+        ("Necrosis", _necrosis(entry.get("necrosis")) if entry["kind"] == "tumour" else None),
         ("Exophytic", None if entry.get("exophytic_percent") is None else _percent(entry["exophytic_percent"])),
         ("Contact with the organ", _unit(entry.get("contact_area_cm2"), "cm²")),
         ("Satellites", strings.listed([f"lesion {n}" for n in entry.get("satellite_ids") or []]) or None),
@@ -151,8 +151,8 @@ def _followup_lead(follow: Mapping[str, Any]) -> str:
     when = f"{follow['days']:.0f} days after " if follow.get("days") is not None else "Compared with "
     name = follow.get("previous") or "the previous date"
     parts = [strings.counted(len(follow["matched"]), "lesion") + " found again"]
-    parts += [f"{len(follow['new_ids'])} new"] if follow["new_ids"] else []
-    parts += [f"{len(follow['vanished'])} vanished"] if follow["vanished"] else []
+    parts += [f"{strings.counted(len(follow['new_ids']), 'lesion')} new"] if follow["new_ids"] else []
+    parts += [f"{strings.counted(len(follow['vanished']), 'lesion')} vanished"] if follow["vanished"] else []
     return f"{when}{name}: {', '.join(parts)}."
 
 

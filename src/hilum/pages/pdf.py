@@ -33,20 +33,23 @@ def write_pdf(page: Path, pdf: Path) -> Path:
     weasyprint = _weasyprint()
     logging.getLogger("weasyprint").setLevel(logging.CRITICAL)  # it tells of every rule for screens only
     logging.getLogger("fontTools").setLevel(logging.ERROR)
-    document = weasyprint.HTML(filename=str(page), url_fetcher=_only_inside(weasyprint))
+    document = weasyprint.HTML(filename=str(page), url_fetcher=_only_inside())
     style = weasyprint.CSS(string=PRINT_CSS)
     with written(pdf) as part:
         document.write_pdf(str(part), stylesheets=[style])
     return pdf
 
 
-def _only_inside(weasyprint: Any) -> Any:
+def _only_inside() -> Any:
     """A fetcher that knows data: URIs and nothing else."""
+    urls = import_module("weasyprint.urls")
+    if hasattr(urls, "URLFetcher"):  # WeasyPrint 68 and newer
+        return urls.URLFetcher(allowed_protocols={"data"}, fail_on_errors=True)
 
     def fetch(url: str, *args: Any, **options: Any) -> Any:
         if not url.startswith("data:"):
             raise ValueError(f"a page refers to {url}")
-        return weasyprint.default_url_fetcher(url, *args, **options)
+        return urls.default_url_fetcher(url, *args, **options)
 
     return fetch
 
