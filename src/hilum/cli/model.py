@@ -30,11 +30,40 @@ def model_show(options: argparse.Namespace) -> int:
     return answered(options, facts, json.dumps(facts, indent=1, ensure_ascii=False))
 
 
+def model_import(options: argparse.Namespace) -> int:
+    """A trained nnU-Net v2 model as a model folder."""
+    from hilum.exchange import import_model
+    from hilum.labels import scheme_from
+
+    made = import_model(
+        options.path,
+        options.out,
+        folds=options.folds or (),
+        checkpoint=options.checkpoint,
+        scheme=scheme_from(options.labels) if options.labels else None,
+        axes=options.axes,
+        postprocessing=options.postprocessing,
+    )
+    return answered(options, made.to_json(), made.text())
+
+
 def model_words(verbs: Any) -> None:
     """Words of ``hilum model ...``."""
-    parser = verbs.add_parser("model", help="models: list, show")
+    parser = verbs.add_parser("model", help="models: list, show, import")
     parts = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     words = add_verb(parts, "list", model_list, "models that ship with hilum", "hilum model list")
     words.add_argument("--networks", action="store_true", help="networks that can be trained instead")
     words = add_verb(parts, "show", model_show, "a model's card, plan and labels", "hilum model show demo")
     words.add_argument("model", metavar="MODEL")
+    text = "take over a trained nnU-Net v2 model as a model folder; no pickle is run"
+    example = "hilum model import nnUNet_results/Dataset220_KiTS2023/nnUNetTrainer__nnUNetPlans__3d_fullres --out kits"
+    words = add_verb(parts, "import", model_import, text, example)
+    words.add_argument("path", metavar="PATH", help="a trainer's folder of nnUNet_results")
+    words.add_argument("--out", required=True, metavar="MODEL", help="the model folder to write")
+    words.add_argument("--folds", nargs="+", metavar="K", help="nnU-Net: which folds (default: all numbered ones)")
+    words.add_argument("--checkpoint", default="final", choices=["final", "best"], help="nnU-Net: which one of a fold")
+    words.add_argument("--labels", metavar="SCHEME", help="what the labels mean, e.g. kits or lits, instead of its own")
+    words.add_argument("--axes", default="", metavar="CODES", help="nnU-Net: axes of the training arrays, e.g. SPL")
+    words.add_argument(
+        "--postprocessing", metavar="FILE", help="nnU-Net: its postprocessing.json, if it lies elsewhere"
+    )
