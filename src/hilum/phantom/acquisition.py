@@ -66,7 +66,7 @@ def draw_scanner(rng: np.random.Generator, *, plain: bool = False, wide: bool = 
     streaks = u(4, 14) if u() < 0.2 else 0.0
     padding = (-1024, -1024, -2000, -2048, -3024)[int(u(0, 5))] if u() < 0.45 else None
     return Scanner(
-        (u(0.35, 1.3) if wide else 0.85 - 0.4 * sharp), u(0.04, 0.12), noise, 0.75 - 0.3 * sharp, (u(-8, 8), u(-6, 6)),
+        (u(0.35, 1.3) if wide else 0.85 - 0.4 * sharp), u(0.04, 0.12), noise, 0.62 - 0.27 * sharp, (u(-8, 8), u(-6, 6)),
         0.0 if plain else streaks, None if plain else padding,
     )  # fmt: skip
 
@@ -105,7 +105,7 @@ def acquire(
     dx, dy, _ = spacing_mm
     noise_hu = scanner.noise_spread(spacing_mm)
     inner = (scanner.noise_mm / dy, scanner.noise_mm / dx)
-    outer = (3 * inner[0], 3 * inner[1])
+    outer = (max(1.0, 3 * inner[0]), max(1.0, 3 * inner[1]))
     scale = _band_gain(inner, outer)
     before: np.ndarray | None = None
     outside: np.ndarray | None = None
@@ -141,13 +141,21 @@ def _profiled(planes: Iterable[np.ndarray], share: float) -> Iterator[np.ndarray
 
 def _band_gain(inner: tuple[float, float], outer: tuple[float, float]) -> float:
     """Spread of ``fine - 0.85 * blur(fine)`` for white noise of spread one, from the filters' own weights."""
-    if len(gaussian_weights(inner[0])) == 1 and len(gaussian_weights(outer[0])) == 1:
-        return 0.15
-    both = (float(np.hypot(inner[0], outer[0])), float(np.hypot(inner[1], outer[1])))
-    # sum of squares of a - 0.85 b: variances of both and their overlap, a Gaussian of the summed variances
-    mixed = (float(np.sqrt((inner[0] ** 2 + both[0] ** 2) / 2)), float(np.sqrt((inner[1] ** 2 + both[1] ** 2) / 2)))
-    power = gain(*inner) ** 2 + 0.85**2 * gain(*both) ** 2 - 2 * 0.85 * gain(*mixed) ** 2
-    return float(np.sqrt(max(power, 1e-6)))
+    fine, both, mixed = 1.0, 1.0, 1.0
+    for one, two in zip(inner, outer, strict=True):
+        a = _both_sides(one)
+        b = np.convolve(a, _both_sides(two))
+        side = (len(b) - len(a)) // 2
+        fine *= float((a * a).sum())
+        both *= float((b * b).sum())
+        mixed *= float((a * b[side : side + len(a)]).sum())
+    return round(float(np.sqrt(fine + 0.85**2 * both - 2 * 0.85 * mixed)), 6)
+
+
+def _both_sides(sigma: float) -> np.ndarray:
+    """The whole filter of which ``gaussian_weights`` gives one side."""
+    side = gaussian_weights(sigma)
+    return np.array(side[:0:-1] + side)
 
 
 def _streaks(plane: np.ndarray, spread_hu: float, dx: float, rng: np.random.Generator) -> np.ndarray:

@@ -25,6 +25,8 @@ def paint_chest(slab: Slab, torso: Torso, cavity: np.ndarray, radius: np.ndarray
     # towards the shoulders the chest narrows
     taper = F(0.0045) * np.maximum(slab.Z - F(190), 0) ** 2
     lung = np.maximum(np.maximum(above * F(0.75), cavity + F(1.0) + taper), -middle)
+    back = np.sqrt((np.abs(slab.X) - F(36)) ** 2 + ((slab.Y + F(46)) * F(1.35)) ** 2) - F(38)
+    lung = np.maximum(lung, np.maximum(-back, -(np.abs(slab.X) - F(30)) * (slab.Y < -30)))  # not among the back muscles
     # behind the breastbone and around the heart fat keeps the lungs apart
     front = np.abs(slab.X + 8) - F(16) - F(0.35) * (slab.Y - F(torso.middle + 10)) + 2 * slab.ripple
     front = np.maximum(front, F(torso.middle + 10) - slab.Y)

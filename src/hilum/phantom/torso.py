@@ -31,6 +31,9 @@ def paint_torso(slab: Slab, torso: Torso, hu: HU) -> None:
     muscle = _muscle(slab, torso, hu)
     wall = torso.muscle_surface(x, slab.Y) + F(1.2) * slab.ripple
     wall += F(9.0) * bell(x / F(14)) * (slab.Y < -40)
+    # beside the back muscles the wall is thin: fat lies in the groove between them and the flank
+    beyond = np.clip((np.abs(x) - F(62)) / F(14), 0, 1) * np.clip((F(-28) - slab.Y) / F(16), 0, 1)
+    wall += F(8.5) * beyond * np.clip((F(128) - np.abs(x)) / F(25), 0, 1)
     slab.paint(wall, muscle, Part.MUSCLE)
     cavity, radius = torso.cavity(x, slab.Y)
     _layers(slab, cavity, hu)
@@ -88,6 +91,10 @@ def _muscles(slab: Slab, torso: Torso, hu: HU) -> None:
     inside = box.among(Part.VISCERAL_FAT, Part.MUSCLE)
     back = np.sqrt((x - 36) ** 2 + ((y + 46) * F(1.35)) ** 2) - F(35)
     box.paint(back + box.ripple, muscle, Part.MUSCLE, inside)
+    # fat in the clefts between multifidus, longissimus and iliocostalis
+    cleft = np.minimum(np.abs(x - F(20) - F(0.3) * (y + 46)), np.abs(x - F(43) + F(0.25) * (y + 46))) + box.ripple
+    cleft = np.maximum(np.abs(cleft) - F(0.5), np.maximum(y + 30, back + F(3)))
+    box.paint(cleft, hu["fat"] + F(60), None, box.part == Part.MUSCLE)
     # psoas: from T12 down, growing and moving outwards
     down = np.clip((F(28) - height) / F(120), 0, F(1.3))
     psoas = np.sqrt(((x - 28 - 11 * down) * F(1.1)) ** 2 + ((y + 5 - 6 * down) * F(0.85)) ** 2) - (
