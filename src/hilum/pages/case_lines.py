@@ -149,7 +149,7 @@ def _status(entry: Mapping[str, Any]) -> str:
 
 def _followup_lead(follow: Mapping[str, Any]) -> str:
     when = f"{follow['days']:.0f} days after " if follow.get("days") is not None else "Compared with "
-    name = follow.get("previous") or "the previous date"
+    name = f"“{follow['previous']}”" if follow.get("previous") else "the previous date"
     parts = [strings.counted(len(follow["matched"]), "lesion") + " found again"]
     parts += [f"{strings.counted(len(follow['new_ids']), 'lesion')} new"] if follow["new_ids"] else []
     parts += [f"{strings.counted(len(follow['vanished']), 'lesion')} vanished"] if follow["vanished"] else []

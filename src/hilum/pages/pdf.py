@@ -13,13 +13,18 @@ from typing import Any
 
 from hilum.errors import UsageError
 from hilum.files import written
+from hilum.pages.strings import NOT_A_DEVICE
 
 PRINT_CSS = """
-@page { size: A4; margin: 14mm 13mm 16mm; @bottom-left { content: string(device); font: 8pt sans-serif; color: #555; }
+@page { size: A4; margin: 13mm 13mm 16mm;
+  @bottom-left { content: "DEVICE"; font: 8pt sans-serif; color: #555; }
   @bottom-right { content: counter(page) " / " counter(pages); font: 8pt sans-serif; color: #555; } }
-footer b { string-set: device content(); }
-table { font-size: 8.6pt; } th, td { padding: 4px 8px 4px 0; white-space: normal; }
-th.num, td.num { padding: 4px 0 4px 8px; }
+.lead { font-size: 13pt; } h2 { margin: 20px 0 6px; }
+table, .dense { font-size: 8.2pt; line-height: 1.3; }
+th, td, .dense th, .dense td, .dense td.num { padding: 3px 6px 3px 0; white-space: normal; }
+th.num, td.num, .dense th.num, .dense td.num { padding: 3px 0 3px 8px; white-space: normal; }
+.scene label { white-space: nowrap; }
+dl.facts { font-size: 8.6pt; line-height: 1.35; } .quiet, .told, .checks { font-size: 8.8pt; }
 """
 
 
@@ -34,7 +39,7 @@ def write_pdf(page: Path, pdf: Path) -> Path:
     logging.getLogger("weasyprint").setLevel(logging.CRITICAL)  # it tells of every rule for screens only
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     document = weasyprint.HTML(filename=str(page), url_fetcher=_only_inside())
-    style = weasyprint.CSS(string=PRINT_CSS)
+    style = weasyprint.CSS(string=PRINT_CSS.replace("DEVICE", NOT_A_DEVICE))
     with written(pdf) as part:
         document.write_pdf(str(part), stylesheets=[style])
     return pdf

@@ -33,6 +33,7 @@ TEXT = {
     "lesion": "Lesion",
     "where": "Where",
     "diameters": "Long × short axis",
+    "long_axis": "Long axis",
     "interval": "Interval",
     "confidence": "Confidence",
     "exophytic": "Exophytic",

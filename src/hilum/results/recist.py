@@ -18,7 +18,7 @@ from typing import Any
 
 SMALLEST_MM = 10.0
 MOST, MOST_IN_ORGAN = 5, 2
-SOURCE = "RECIST 1.1 (Eisenhauer et al., Eur J Cancer 45, 2009, 228-247)"
+SOURCE = "RECIST 1.1: Eisenhauer et al., Eur J Cancer 45, 2009, 228-247"
 CATEGORIES = {
     "CR": "complete response",
     "PR": "partial response",
