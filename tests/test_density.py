@@ -69,7 +69,8 @@ def test_a_dead_core_is_found_by_density_and_by_enhancement() -> None:
     one, two = texture(LESION, GRID, first, None), texture(LESION, GRID, first, second)
     assert one["necrosis"]["basis"] == "density of fluid" and two["necrosis"]["basis"] == "no enhancement"
     for look in (one, two):
-        assert look["necrosis"]["percent"] == pytest.approx(100 * core.sum() / deep, abs=5)
+        exact = 100 * core.sum() / deep
+        assert exact - 12 < look["necrosis"]["percent"] < exact  # averaging takes about a voxel off the core
     assert one["heterogeneity"]["core_minus_rim_hu"] < -25
     # a core of 32 HU is no fluid, but does not enhance
     third = texture(LESION, GRID, noisy(np.where(core, 32, 60)), noisy(np.where(core, 33, 130), seed=1))

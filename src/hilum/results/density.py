@@ -7,7 +7,8 @@ Fluid and necrosis. Homogeneous contents of -9 to 20 HU are fluid by the Bosniak
 al., Radiology 292, 2019, 475-488). Noise is averaged over 3 x 3 voxels of the same lesion in the slice, and voxels
 within ``RIM_MM`` of the lesion's border, which are partly something else, are left out. With two phases a voxel is
 necrotic if it does not enhance (below ``UNEQUIVOCAL_HU`` of change, same source); with one phase if it is as dense as
-fluid. Either is a density, not histology: blood, gas or calcification in a dead core are missed.
+fluid. Either is a density, not histology: blood, gas or calcification in a dead core are missed,
+and averaging takes about a voxel off its border.
 
 Enhancement: 20 HU and more is unequivocal, 10 to 20 HU equivocal (Bosniak 2019).
 """
