@@ -27,7 +27,7 @@ from hilum.pages.evaluation import evaluation_report, read_scores
 from hilum.pages.loading import stored_pictures
 from hilum.pages.run import run_report
 from hilum.progress import SILENT, Progress, clock
-from hilum.scans import read_labels, read_scan
+from hilum.scans import read_labels, read_scan, write_labels
 from hilum.volume import Volume
 
 PLAIN = "plain"
@@ -125,7 +125,7 @@ def judge(
         What ``OUT/scores.json`` holds.
     """
     known = {case.name: case for case in cases if case.labels is not None and case.name in predictions}
-    pairs = {name: (Path(str(case.labels)), predictions[name]) for name, case in known.items()}
+    pairs = {name: (_truth_file(case, out, scheme), predictions[name]) for name, case in known.items()}
     patients = {case.name: case.patient for case in cases}
     scores = evaluate_pairs(
         pairs, PLAIN, out, scheme=scheme, progress=progress, patients=patients, trained_on=trained_on
@@ -137,6 +137,16 @@ def judge(
 
     evaluation_report(out, pictures=pictures, scheme=scheme, log=log if log is not None and log.is_file() else None)
     return scores
+
+
+def _truth_file(case: CaseRef, out: Path, scheme: LabelScheme) -> Path:
+    """The reference as one file: a folder of masks is written as a label map first."""
+    path = Path(str(case.labels))
+    if not path.is_dir():
+        return path
+    file = out / "truth" / f"{case.name}.nii.gz"
+    write_labels(file, read_labels(path, scheme))
+    return file
 
 
 def evaluate_and_report(
@@ -155,6 +165,7 @@ def evaluate_and_report(
     scans: Path | None = None,
     probabilities: Path | None = None,
     claimed: Mapping[str, float] | None = None,
+    figures: bool = False,
 ) -> dict[str, Any]:
     """Score two folders and draw the page.
 
@@ -167,6 +178,7 @@ def evaluate_and_report(
         suspects: also order the cases by disagreement (``suspects.json``, ``suspects.csv``).
         scans: folder of the cases' CT, for the pictures.
         probabilities, claimed: as for ``judge.evaluate``.
+        figures: also write charts and panels for a paper to ``OUT/figures``.
 
     Returns:
         ``{"scores", "text", "exit_code"}``; the exit code is 1 if a case could not be scored.
@@ -189,7 +201,7 @@ def evaluate_and_report(
     if ranked is None:
         (out / "suspects.json").unlink(missing_ok=True)
     progress.stage("Drawing").say("Drawing the page")
-    page = evaluation_report(out, pictures=stored_pictures(scores["files"], scans), scheme=labels, figures=True)
+    page = evaluation_report(out, pictures=stored_pictures(scores["files"], scans), scheme=labels, figures=figures)
     failures = scores.get("failures", {})
     lines = [mean_table(scores["mean"]), f"empty regions: {scores['empty_policy']}"]
     lines += [f"warning: {text}" for text in scores.get("warnings", [])]
@@ -206,10 +218,11 @@ def compare_and_report(
     margins: Mapping[str, float] | None = None,
     groups: Path | None = None,
     claims: Mapping[str, float] | None = None,
+    figures: bool = False,
 ) -> dict[str, Any]:
     """Compare evaluations (see ``judge.compare``) and draw the page; what ``comparison.json`` holds."""
     answer = compare(evaluations, out, margins, groups, claims)
-    page = comparison_report(out, figures=True)
+    page = comparison_report(out, figures=figures)
     return {**answer, "text": f"{answer['text']}\npages and numbers: {page}"}
 
 

@@ -34,10 +34,10 @@ def verify_page(report: Mapping[str, Any], path: Path) -> Path:
         "lead": f"{total['cases']} cases: {total['clean']} without any finding, {total['broken']} broken, "
         f"{total['fixable']} fixable, {total['noise']} with noise, {total['note']} with notes only.",
         "header_facts": [fact for fact in (report["path"], report["licence"]) if fact],
-        "warnings": [leak["text"] for leak in report["leakage"]],
+        "warnings": [leak["text"] for leak in report["leakage"] if leak["cases"]],
         "groups": _groups(report),
         "rows": [_row(case) for case in report["cases"]],
-        "traps": [trap["text"] for trap in report["traps"]],
+        "traps": [item["text"] for item in (*report["leakage"], *report["traps"]) if not item.get("cases")],
         "fixed": [
             {"case": e["case"], "text": e.get("failed") or "; ".join(item["what"] for item in e["done"])}
             for e in report.get("fixed", [])

@@ -15,6 +15,7 @@ from hilum.datasets import facts_of
 from hilum.datasets.folds import Folds
 
 Record = Mapping[str, Any]
+KNOWN = "known-overlap"
 _SHOWN = 6
 
 
@@ -59,7 +60,7 @@ def known(name: str) -> list[dict[str, Any]]:
     """What is known of a set without reading another."""
     facts = facts_of(name)
     traps = facts.traps if facts is not None else ()
-    return [_leak("known-overlap", [], trap.text, sets=list(trap.value)) for trap in traps if trap.check == "overlap"]
+    return [_leak(KNOWN, [], trap.text, sets=list(trap.value)) for trap in traps if trap.check == "overlap"]
 
 
 def folds_leak(records: Sequence[Record], folds: Folds) -> list[dict[str, Any]]:

@@ -194,7 +194,8 @@ def as_text(report: Mapping[str, Any], most: int | None = None) -> str:
             lines += told[:most]
             if most is not None and len(told) > most:
                 lines.append(f"    and {len(told) - most} more in verify.txt")
-    lines += [f"leakage: {leak['text']}" for leak in report["leakage"]]
+    for leak in report["leakage"]:
+        lines.append(f"{'known' if leak['code'] == leaks.KNOWN else 'leakage'}: {leak['text']}")
     lines += [f"known: {trap['text']}" for trap in report["traps"]]
     for entry in report.get("fixed", []):
         done = "; ".join(item["what"] for item in entry["done"])
