@@ -19,12 +19,6 @@ PRINT_CSS = """
 @page { size: A4; margin: 13mm 13mm 16mm;
   @bottom-left { content: "DEVICE"; font: 8pt sans-serif; color: #555; }
   @bottom-right { content: counter(page) " / " counter(pages); font: 8pt sans-serif; color: #555; } }
-.lead { font-size: 13pt; } h2 { margin: 20px 0 6px; }
-table, .dense { font-size: 8.2pt; line-height: 1.3; }
-th, td, .dense th, .dense td, .dense td.num { padding: 3px 6px 3px 0; white-space: normal; }
-th.num, td.num, .dense th.num, .dense td.num { padding: 3px 0 3px 8px; white-space: normal; }
-.scene label { white-space: nowrap; }
-dl.facts { font-size: 8.6pt; line-height: 1.35; } .quiet, .told, .checks { font-size: 8.8pt; }
 """
 
 
