@@ -28,6 +28,7 @@ def evaluate(options: argparse.Namespace) -> int:
         scans=Path(options.scans) if options.scans else None,
         probabilities=Path(options.probabilities) if options.probabilities else None,
         claimed=numbers_of(options.claimed, "--claimed"),
+        figures=options.figures,
     )
     return answered(options, answer["scores"], answer["text"], answer["exit_code"])
 
@@ -42,6 +43,7 @@ def compare(options: argparse.Namespace) -> int:
         numbers_of(options.margin, "--margin"),
         Path(options.groups) if options.groups else None,
         numbers_of(options.claim, "--claim"),
+        options.figures,
     )
     return answered(options, answer, answer["text"])
 
@@ -68,7 +70,7 @@ def evaluate_words(verbs: Any) -> None:
     words.add_argument("--truth", required=True, metavar="DIR", help="reference label maps")
     words.add_argument("--prediction", required=True, metavar="DIR", help="predicted label maps of the same case names")
     words.add_argument("--protocol", required=True, metavar="NAME", help="an unknown name lists the known ones")
-    words.add_argument("--out", required=True, metavar="DIR", help="scores.json, scores.csv, report.html, figures/")
+    words.add_argument("--out", required=True, metavar="DIR", help="scores.json, scores.csv, report.html")
     words.add_argument("--scheme", metavar="NAME", help="label scheme, for protocols that take any (plain, msd)")
     words.add_argument("--missing", choices=("fail", "skip", "zero"), default="fail", help="a case without prediction")
     words.add_argument("--workers", type=int, default=None, metavar="N", help="cases at once (default: one a core)")
@@ -84,6 +86,7 @@ def evaluate_words(verbs: Any) -> None:
         metavar="METRIC=X",
         help="a reported mean iou, dice or accuracy: whence?",
     )
+    words.add_argument("--figures", action="store_true", help="also charts and panels for a paper: PNG at 300 dpi, SVG")
     text = "say whether models differ: paired by case, with intervals and corrected p-values"
     words = add_verb(verbs, "compare", compare, text, "hilum compare scores_a scores_b --out comparison")
     words.add_argument("evaluations", nargs="+", metavar="EVALUATION", help="folders that evaluate wrote")
@@ -97,3 +100,4 @@ def evaluate_words(verbs: Any) -> None:
     words.add_argument(
         "--claim", action="append", default=[], metavar="METRIC=X", help="how many patients would show this difference"
     )
+    words.add_argument("--figures", action="store_true", help="also the charts for a paper: PNG at 300 dpi, SVG")

@@ -67,7 +67,7 @@ def evaluation_report(
             note = f"{case}, mean {strings.metric_name(metric)} {mark:.3f}"
             blocks.append({"title": heading, "note": note, "rows": rows})
             if figures:
-                large = case_rows(scan, prediction, scheme, truth, width=900)
+                large = case_rows(scan, prediction, scheme, truth, width=640)
                 write_panels(large, folder / FIGURES, heading.lower().replace(" ", "_"))
     suspects = read_json(folder / "suspects.json") if (folder / "suspects.json").is_file() else None
     places = place_blocks(scores, pictures, scheme, everything=suspects is not None)
