@@ -31,7 +31,7 @@ def model_show(options: argparse.Namespace) -> int:
 
 
 def model_import(options: argparse.Namespace) -> int:
-    """A trained nnU-Net v2 model as a model folder."""
+    """A trained nnU-Net v2 model or a MONAI bundle as a model folder."""
     from hilum.exchange import import_model
     from hilum.labels import scheme_from
 
@@ -55,10 +55,10 @@ def model_words(verbs: Any) -> None:
     words.add_argument("--networks", action="store_true", help="networks that can be trained instead")
     words = add_verb(parts, "show", model_show, "a model's card, plan and labels", "hilum model show demo")
     words.add_argument("model", metavar="MODEL")
-    text = "take over a trained nnU-Net v2 model as a model folder; no pickle is run"
+    text = "take over a trained nnU-Net v2 model or a MONAI bundle as a model folder; no pickle is run"
     example = "hilum model import nnUNet_results/Dataset220_KiTS2023/nnUNetTrainer__nnUNetPlans__3d_fullres --out kits"
     words = add_verb(parts, "import", model_import, text, example)
-    words.add_argument("path", metavar="PATH", help="a trainer's folder of nnUNet_results")
+    words.add_argument("path", metavar="PATH", help="a trainer's folder of nnUNet_results, or a bundle's folder")
     words.add_argument("--out", required=True, metavar="MODEL", help="the model folder to write")
     words.add_argument("--folds", nargs="+", metavar="K", help="nnU-Net: which folds (default: all numbered ones)")
     words.add_argument("--checkpoint", default="final", choices=["final", "best"], help="nnU-Net: which one of a fold")
