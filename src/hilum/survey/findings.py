@@ -39,6 +39,8 @@ CODES: dict[str, tuple[Kind, str]] = {
     "qform": ("noise", "qform and sform of a file disagree; the sform is used"),
     "padding": ("note", "voxels below -1100 HU outside the scanner's circle"),
     "hu-range": ("note", "a largest or smallest HU that is unusual for CT of a body"),
+    "rescale": ("note", "DICOM without rescale, or rescaled to something else than HU: the values are taken as HU"),
+    "thickness": ("note", "DICOM slices that overlap, or with gaps between them"),
     "no-orientation": ("note", "the file does not say which side is left (neither qform nor sform)"),
     "odd-axes": ("note", "another axis order than the set has: it was converted"),
     "odd-shape": ("note", "an in-plane size that is unusual and right"),

@@ -110,6 +110,15 @@ def _header_findings(volume: Volume, where: str) -> list[Finding]:
         found.append(Finding("qform", text, where))
     if volume.header.get("geometry") == "pixdim only":
         found.append(Finding("no-orientation", "neither qform nor sform is set: which side is left is unknown", where))
+    if "rescale" in volume.header:
+        found.append(Finding("rescale", f"rescale {volume.header['rescale']}", where))
+    thickness = volume.header.get("slice_thickness_mm")
+    if isinstance(thickness, int | float) and thickness > 0:
+        step = next(s for s, code in zip(volume.spacing_mm, volume.codes, strict=True) if code in "SI")
+        if abs(thickness - step) > _TABLE_DIFFERS * step:
+            how = "they overlap" if thickness > step else "there are gaps"
+            text = f"slices of {thickness:.4g} mm lie {step:.4g} mm apart: {how}"
+            found.append(Finding("thickness", text, where))
     return found
 
 
@@ -126,7 +135,7 @@ def _checked_ct(volume: Volume, findings: list[Finding], where: str) -> Volume |
     if low < -1100:
         share = float(np.mean(ct.array < -1100))
         findings.append(
-            Finding("padding", f"{100 * share:.1f} % of the voxels lie below -1100 HU (down to {low})", where)
+            Finding("padding", f"{100 * share:.2g} % of the voxels lie below -1100 HU (down to {low})", where)
         )
     if low > -200 or high > 4095 or high < 100:
         text = f"HU run from {low} to {high}; CT of a body has air near -1000 and bone above 300"
