@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 KERNEL = [3, 3, 3]
-TINY = TINY
+TINY = {"features": [8, 16, 32], "patch": [24, 48, 48]}
 RECIPES = {
     # name: data set, configuration, plans, iterations, what the plan says
     "plain": (1, "3d_fullres", "nnUNetPlans", 60, {"batch": 1}),
