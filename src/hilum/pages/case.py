@@ -64,7 +64,7 @@ def case_report(
         require_same_grid(inside, image)
     lesions = measurements["lesions"]
     first = sorted(lesions, key=lambda x: (x["kind"] != "tumour", -x["long_axis_mm"]))
-    drawn = first[:MOST_LESION_PICTURES]  # tumours before cysts, the largest first
+    drawn = sorted(first[:MOST_LESION_PICTURES], key=lambda x: (x["kind"] != "tumour", x["id"]))
     view = scene(lesion_map(labels, scheme, lesions), scheme, lesions)
     unsure, gate = measurements.get("uncertainty"), measurements.get("quality")
     why = list((gate or {}).get("why", []))

@@ -42,7 +42,7 @@ def lesion_line(entry: Mapping[str, Any], scheme: LabelScheme, unsure: Mapping[s
     doubt: Mapping[str, Any] = next((x for x in (unsure or {}).get("lesions", []) if x["id"] == entry["id"]), {})
     interval = ""
     if "low_ml" in doubt:
-        interval = f"{strings.millilitres(doubt['low_ml'])} to {strings.millilitres(doubt['high_ml'])}"
+        interval = strings.millilitre_span(doubt["low_ml"], doubt["high_ml"])
     renal = entry.get("renal") or {}
     return {
         "id": entry["id"],

@@ -102,6 +102,13 @@ def millilitres(value: float) -> str:
     return f"{value:.2f} mL" if value < 0.995 else f"{value:.1f} mL" if value < 999.5 else f"{value:.0f} mL"
 
 
+def millilitre_span(low: float, high: float) -> str:
+    """``25–104 mL``, ``0–7.1 mL``."""
+    digits = 0 if high >= 99.5 else 1 if high >= 0.995 else 2
+    start = f"{low:.{digits}f}" if low > 0.5 * 10**-digits else "0"
+    return f"{start}–{high:.{digits}f} mL"
+
+
 def percent(value: float) -> str:
     """``+12 %`` with its sign."""
     return f"{value:+.0f} %".replace("-", "−")
