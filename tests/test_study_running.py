@@ -24,7 +24,7 @@ from hilum.study.tuning import open_search, without_password
 FAKE = Path(__file__).with_name("fake_study_worker.py")
 SEARCH = """
 [tune]
-trials = 6
+trials = 5
 startup = 1
 region = "mass"
 [tune.space]
@@ -174,7 +174,7 @@ def test_a_search_prunes_reports_and_writes_each_recipe(phantoms: Path, tmp_path
     study, out = read_study(study_file(tmp_path, phantoms, SEARCH)), tmp_path / "out"
     tuned = run_study(study, out, runner=fake())["tune"]
     states = [one["state"] for one in tuned["trials"]]
-    assert len(states) == 6 and states.count("pruned") >= 1 and states.count("complete") >= 2
+    assert len(states) == 5 and states.count("pruned") >= 1 and states.count("complete") >= 2
     for one in tuned["trials"]:
         recipe = read_recipe(one["recipe"])
         assert recipe.training.learning_rate == one["values"]["training.learning_rate"]
@@ -192,9 +192,9 @@ def test_a_search_prunes_reports_and_writes_each_recipe(phantoms: Path, tmp_path
 def test_the_same_seed_searches_the_same_way_and_an_interrupted_search_goes_on(phantoms: Path, tmp_path: Path) -> None:
     file = study_file(tmp_path, phantoms, SEARCH)
     whole = run_study(read_study(file), tmp_path / "whole", runner=fake())["tune"]
-    file.write_text(file.read_text().replace("trials = 6", "trials = 3"))
+    file.write_text(file.read_text().replace("trials = 5", "trials = 3"))
     run_study(read_study(file), tmp_path / "parts", runner=fake())
-    file.write_text(file.read_text().replace("trials = 3", "trials = 6"))
+    file.write_text(file.read_text().replace("trials = 3", "trials = 5"))
     study = read_study(file)
     plan = plan_study(study, tmp_path / "parts")
     left = open_search(study, plan.datasets, tmp_path / "parts")
@@ -206,7 +206,7 @@ def test_the_same_seed_searches_the_same_way_and_an_interrupted_search_goes_on(p
 
 
 def test_a_failed_trial_is_listed_and_the_search_goes_on(phantoms: Path, tmp_path: Path) -> None:
-    more = SEARCH.replace("trials = 6", "trials = 4").replace(
+    more = SEARCH.replace("trials = 5", "trials = 4").replace(
         "[tune.space]", '[tune.space]\ndescription = { choices = ["fails", ""] }'
     )
     answer = run_study(read_study(study_file(tmp_path, phantoms, more)), tmp_path / "out", runner=fake(2))
@@ -237,7 +237,7 @@ def test_a_search_that_cannot_be_is_refused(phantoms: Path, tmp_path: Path, old:
 
 
 def test_another_space_is_another_search(phantoms: Path, tmp_path: Path) -> None:
-    file = study_file(tmp_path, phantoms, SEARCH.replace("trials = 6", "trials = 1"))
+    file = study_file(tmp_path, phantoms, SEARCH.replace("trials = 5", "trials = 1"))
     run_study(read_study(file), tmp_path / "out", runner=fake())
     file.write_text(file.read_text().replace("high = 1e-1", "high = 1e-2"))
     with pytest.raises(UsageError, match="over another space"):
@@ -246,7 +246,7 @@ def test_another_space_is_another_search(phantoms: Path, tmp_path: Path) -> None
 
 def test_two_machines_share_a_search_by_its_storage(phantoms: Path, tmp_path: Path) -> None:
     text = SEARCH.replace("startup = 1", f'startup = 1\nstorage = "sqlite:///{tmp_path / "shared.db"}"')
-    file = study_file(tmp_path, phantoms, text.replace("trials = 6", "trials = 2"))
+    file = study_file(tmp_path, phantoms, text.replace("trials = 5", "trials = 2"))
     run_study(read_study(file), tmp_path / "here", runner=fake())
     file.write_text(file.read_text().replace("trials = 2", "trials = 4"))
     tuned = run_study(read_study(file), tmp_path / "there", runner=fake())["tune"]

@@ -50,7 +50,7 @@ def _one(jobs: Sequence[Job], dataset: Dataset, device: str, plans: dict[str, An
     done = [job.result() or {} for job in jobs if job.is_done]
     if done:
         seconds = [float(found["train_seconds"]) for found in done]
-        return sum(seconds) / len(seconds), f"{len(done)} finished runs"
+        return sum(seconds) / len(seconds), f"{len(done)} finished run{'s' if len(done) > 1 else ''}"
     recipe = jobs[0].recipe
     budget, steps = seconds_of(recipe.training.budget), recipe.training.total_steps
     try:

@@ -27,7 +27,7 @@ from hilum.progress import SILENT, Progress, clock
 from hilum.study.jobs import FORMAT, Job, claim, read_result
 from hilum.training.stopping import StopSignals
 
-_LOOK_S, _PATIENCE_S = 0.2, 120.0
+_LOOK_S, _PATIENCE_S = 0.1, 120.0
 _WHOLE = 100  # a run is a hundred steps of the bar
 
 
