@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hilum.cli import main
 from hilum.datasets import facts_of, list_dataset, names, open_dataset
 from hilum.errors import DatasetError, UsageError
 from hilum.labels import SCHEMES
@@ -146,3 +147,16 @@ def test_real_label_maps_alone() -> None:
     assert len(cases) == 160 and all(c.labels is not None and c.labels.is_file() for c in cases)
     with pytest.raises(DatasetError, match="160 of 320 files do not exist"):
         open_dataset("kits23", REAL / "kits23_labels")
+
+
+def test_list_tells_licence_citation_and_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert set(table) == set(names())
+    for kind in PUBLIC:
+        assert table[kind]["licence"] and table[kind]["citation"] and table[kind]["traps"]
+        assert bool(table[kind]["fetch"]) != bool(table[kind]["by_hand"])
+    assert table["kits23"]["size_gb"] == 27 and "msd:Task08_HepaticVessel" in table["msd"]["fetch"]
+    assert main(["data", "list"]) == 0
+    text = capsys.readouterr().out
+    assert "CC BY-NC-SA 4.0" in text and "cite: Heller" in text and "about 27 GB" in text

@@ -36,6 +36,8 @@ def verify_page(report: Mapping[str, Any], path: Path) -> Path:
         "header_facts": [fact for fact in (report["path"], report["licence"]) if fact],
         "warnings": [leak["text"] for leak in report["leakage"] if leak["cases"]],
         "groups": _groups(report),
+        "what": {code: entry["what"] for code, entry in report["codes"].items()},
+        "heads": ["Case", "Voxels", "Spacing (mm)", "Axes", "HU", "Label volumes (mL)", "Worst finding"],
         "rows": [_row(case) for case in report["cases"]],
         "traps": [item["text"] for item in (*report["leakage"], *report["traps"]) if not item.get("cases")],
         "fixed": [
@@ -62,22 +64,22 @@ def _groups(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return groups
 
 
-def _row(case: Mapping[str, Any]) -> dict[str, str]:
+def _row(case: Mapping[str, Any]) -> list[str]:
     """One case as text cells."""
     image, labels = case["image"], case["labels"]
     grid = image or labels
     ml = [n * _voxel_ml(labels) for _, n in sorted(labels["voxels"].items(), key=lambda x: int(x[0]))] if labels else []
     names = list(labels["voxels"]) if labels else []
     classes = [finding["class"] for finding in case["findings"]]
-    return {
-        "case": case["case"],
-        "shape": "×".join(str(n) for n in grid["shape"]) if grid else DASH,
-        "spacing": "×".join(f"{s:.3g}" for s in grid["spacing_mm"]) if grid else DASH,
-        "axes": grid["codes"] if grid else DASH,
-        "hu": f"{image['hu_min']} to {image['hu_max']}" if image else DASH,
-        "ml": ", ".join(f"{name}: {value:.0f}" for name, value in zip(names, ml, strict=True)) or DASH,
-        "worst": next((kind for kind in _SAID if kind in classes), ""),
-    }
+    return [
+        case["case"],
+        "×".join(str(n) for n in grid["shape"]) if grid else DASH,
+        "×".join(f"{s:.3g}" for s in grid["spacing_mm"]) if grid else DASH,
+        grid["codes"] if grid else DASH,
+        f"{image['hu_min']} to {image['hu_max']}" if image else DASH,
+        ", ".join(f"{name}: {value:.0f}" for name, value in zip(names, ml, strict=True)) or DASH,
+        next((kind for kind in _SAID if kind in classes), ""),
+    ]
 
 
 def _voxel_ml(labels: Mapping[str, Any]) -> float:

@@ -99,33 +99,37 @@ def split_sides(labels: Volume, scheme: LabelScheme, scan: Volume | None = None)
     """
     new = sided_scheme(scheme)
     inside = labels.oriented()
-    result = _renumbered(scheme, new)[inside.array]
     flags: list[tuple[str, str]] = []
     voxels: dict[str, int] = {}
+    result = np.zeros(inside.shape, np.uint8)
+    around = nonzero_box(inside.array) or (slice(0, 1),) * 3  # a scan is mostly empty: only its labels are looked at
+    whole = inside.cropped([s.start for s in around], [s.stop for s in around])
+    made = _renumbered(scheme, new)[whole.array]
     for paired in (label for label in scheme.labels if label.paired):
         organ, values = paired.organ, scheme.of(paired.organ)
-        box = nonzero_box(np.isin(inside.array, values))
+        box = nonzero_box(np.isin(whole.array, values))
         right, left = (f"{side} {paired.name}" for side in ("right", "left"))
         voxels |= {right: 0, left: 0}
         if box is None:
             flags.append(("none", f"there is no {organ}"))
             continue
-        box = wider(box, inside.shape)
-        part = inside.cropped([s.start for s in box], [s.stop for s in box])
+        box = wider(box, whole.shape)
+        part = whole.cropped([s.start for s in box], [s.stop for s in box])
         side_DHW, said = sides_of(
             part.array,
             part.grid,
             scheme,
             organ,
-            body_x_mm=_body_x_mm(scan, labels, box[0]),
+            body_x_mm=_body_x_mm(scan, labels, slice(around[0].start + box[0].start, around[0].start + box[0].stop)),
             centre_x_mm=float(inside.world((np.array(inside.shape) - 1) / 2)[0]),
         )
         mine = part.array == paired.value
         for name, side in ((right, "right"), (left, "left")):
             here = mine & (side_DHW == SIDES.index(side))
-            result[box][here] = next(label.value for label in new.labels if label.name == name)
+            made[box][here] = next(label.value for label in new.labels if label.name == name)
             voxels[name] = int(here.sum())
         flags += _flags(part, mine, side_DHW, organ, said)
+    result[around] = made
     source, signs = inside.grid.turns_to(labels.codes)
     turned = result.transpose(source)[tuple(slice(None, None, sign) for sign in signs)]
     return Split(labels.with_array(np.asfortranarray(turned)), tuple(flags), voxels)

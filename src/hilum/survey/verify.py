@@ -158,7 +158,11 @@ def _report(
             **{kind: len(cases) for kind, cases in classes.items()},
             "fixable_now": sum(1 for r in records if plans_of(r)),
         },
-        "codes": {code: {"class": CODES[code][0], "cases": codes[code]} for code in CODES if codes[code]},
+        "codes": {
+            code: {"class": CODES[code][0], "what": CODES[code][1], "cases": codes[code]}
+            for code in CODES
+            if codes[code]
+        },
         "leakage": list(leakage),
         "traps": [{"code": t.code, "text": t.text} for t in (facts.traps if facts else ()) if t.check == "note"],
         "cases": list(records),
