@@ -81,7 +81,9 @@
     var rows = [[-cy, sy, 0], [-sp * sy, -sp * cy, cp], [cp * sy, cp * cy, sp]];
     gl.uniformMatrix3fv(spots.turn, false, [rows[0][0], rows[1][0], rows[2][0], rows[0][1], rows[1][1], rows[2][1],
       rows[0][2], rows[1][2], rows[2][2]]);
-    var e = scene.extent, fit = Math.min(wide / Math.max(e[0], e[1]), high / Math.max(e[2], 0.35)) * 1.8 * zoom;
+    var e = scene.extent;
+    function reach(row) { return Math.abs(row[0]) * e[0] + Math.abs(row[1]) * e[1] + Math.abs(row[2]) * e[2]; }
+    var fit = Math.min(wide / Math.max(reach(rows[0]), 0.2), high / Math.max(reach(rows[1]), 0.2)) * 1.8 * zoom;
     gl.uniform3f(spots.middle, e[0] / 2, e[1] / 2, e[2] / 2);
     gl.uniform2f(spots.zoom, fit / wide, fit / high);
     function one(part, alpha, side) {
