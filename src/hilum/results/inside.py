@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from hilum.components import Box, wider
 from hilum.labels import LabelScheme
@@ -86,6 +87,12 @@ class Part:
     def surface(self) -> Surface:
         """The outer faces of organ and lesions together."""
         return surface_of(self.whole_DHW, self.grid)
+
+    @cached_property
+    def outside(self) -> tuple[np.ndarray, cKDTree]:
+        """(N, 3) indices of the voxels just outside, and a tree over their world positions."""
+        index = np.unique(self.surface.outer, axis=0)
+        return index, cKDTree(self.grid.world(index))
 
     @cached_property
     def hull_DHW(self) -> np.ndarray:

@@ -18,10 +18,12 @@ percentile of its voxels); without a sinus, thirds of the kidney's length.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cc3d
 import edt
 import numpy as np
+from scipy.spatial import cKDTree
 
 from hilum.components import components_of
 from hilum.labels import LabelScheme
@@ -76,10 +78,20 @@ class Kidney:
     polar_mm: tuple[float, float]
     polar_basis: str
 
-    @property
+    @cached_property
     def solid_DHW(self) -> np.ndarray:
         """Kidney, lesions and sinus: what lies inside the capsule."""
         return self.part.whole_DHW if self.sinus is None else self.part.whole_DHW | self.sinus.mask_DHW
+
+    @cached_property
+    def outside(self) -> tuple[np.ndarray, cKDTree]:
+        """(N, 3) indices of the voxels just outside but for the sinus, and a tree over their world positions."""
+        if self.sinus is None:
+            return self.part.outside
+        beyond = self.part.outside[0]
+        there = np.clip(beyond, 0, np.array(self.sinus.mask_DHW.shape) - 1)
+        index = beyond[~self.sinus.mask_DHW[tuple(there.T)]]
+        return index, cKDTree(self.part.grid.world(index))
 
 
 def sinus_label_of(scheme: LabelScheme) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from hilum.components import Box, components_of
-from hilum.results.distances import border_of, gap_mm
+from hilum.results.distances import border_of, gap_mm, gap_to_tree_mm
 from hilum.results.inside import Part
 from hilum.results.kidney import Kidney, along_mm
 from hilum.results.shape import Surface
@@ -95,11 +95,10 @@ def _depth_mm(
     """The gap to the nearest voxel outside; 0 if a face of the lesion looks there."""
     if outside.any():
         return 0.0
-    beyond = part.surface.outer
-    if kidney is not None and kidney.sinus is not None:
-        index = np.clip(beyond, 0, np.array(part.whole_DHW.shape) - 1)
-        beyond = beyond[~kidney.sinus.mask_DHW[tuple(index.T)]]
-    return gap_mm(np.unique(surface.inner + shift, axis=0), beyond, part.grid)
+    index, tree = part.outside if kidney is None else kidney.outside
+    if len(index) == 0:
+        return None
+    return gap_to_tree_mm(np.unique(surface.inner + shift, axis=0), index, tree, part.grid)
 
 
 def _hangs_together(part: Part, shift: np.ndarray, mask_DHW: np.ndarray) -> bool:
