@@ -14,7 +14,8 @@ from hilum.config import PrepareOptions
 from hilum.errors import ModelError, RecipeError
 from hilum.labels import scheme_from
 from hilum.prepare.fingerprint import CaseFacts, Fingerprint, Intensities
-from hilum.prepare.plan import Normalisation, Plan, make_plan, memory_bytes
+from hilum.prepare.memory import PLAIN, RESIDUAL, encoder_of, memory_bytes
+from hilum.prepare.plan import Normalisation, Plan, make_plan
 
 KITS = scheme_from("kits")
 HU = Intensities(low=-58.0, median=104.0, high=302.0, mean=101.0, std=76.9, samples=1000)
@@ -64,7 +65,7 @@ def test_coarse_but_long_axis_keeps_the_median() -> None:
 
 def test_two_dimensions() -> None:
     plan = planned(THICK, dims=2)
-    assert plan.dims == 2 and plan.patch == (1, 512, 512) and plan.batch == 13
+    assert plan.dims == 2 and plan.patch == (1, 512, 512) and plan.batch == 12
     assert set(plan.kernels) == {(1, 3, 3)} and set(plan.strides[1:]) == {(1, 2, 2)}
     assert plan.median_shape == (60, 512, 512)
     assert planned(THICK, dims=2, spacing_mm=(1.6, 1.6)).spacing_mm == (5.0, 1.6, 1.6)
@@ -211,3 +212,36 @@ def test_json_round_trip_and_other_formats() -> None:
     del table["strides"]
     with pytest.raises(ModelError, match="strides"):
         Plan.from_json(table)
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "patches"),
+    [  # what nnU-Net 2.8.1's ResEnc M, L and XL planners give for these median shapes and spacings
+        (8, [(128, 128, 128), (40, 224, 192), (28, 224, 224), (96, 160, 160)]),
+        (24, [(192, 192, 192), (64, 320, 256), (40, 320, 320), (128, 224, 224)]),
+        (40, [(256, 224, 224), (64, 384, 384), (48, 448, 384), (192, 256, 256)]),
+    ],
+)
+def test_residual_encoders_get_nnunets_presets(memory_gb: float, patches: list[tuple[int, ...]]) -> None:
+    data = [
+        ISOTROPIC,
+        facts((104, 512, 512), (3.0, 0.78, 0.78)),
+        THICK,
+        facts((200, 300, 300), (1.5, 1.5, 1.5)),
+    ]
+    for cases, patch in zip(data, patches, strict=True):
+        fingerprint = Fingerprint(tuple(cases), HU, ())
+        plan = make_plan(fingerprint, PrepareOptions(memory_gb=memory_gb), KITS, RESIDUAL)
+        assert plan.patch == patch and plan.batch == 2
+
+
+def test_which_networks_count_as_residual() -> None:
+    assert encoder_of("residual_unet") is RESIDUAL and encoder_of("vnet") is PLAIN
+
+
+def test_memory_of_a_residual_encoder_is_worked_out_by_hand() -> None:
+    # down: a stem and one block (3 convolutions), then a widened skip and three blocks (7); up: one convolution, one
+    # transposed, three classes
+    activations = 3 * 512 * 2 + 7 * 64 * 4 + 512 * (2 * 2 + 3)
+    found = memory_bytes((8, 8, 8), 1, (2, 4), ((1, 1, 1), (2, 2, 2)), 3, RESIDUAL, 8)
+    assert found == pytest.approx(activations * 8e9 / (2 * 680e6))

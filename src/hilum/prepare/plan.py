@@ -15,9 +15,7 @@ The rules follow nnU-Net v2 (Isensee 2021, Nat. Methods 18:203-211, and its publ
 * batch: what fits, at least 2, at most 5 % of the data set's voxels.
 * CT intensities: clipped at the 0.5 and 99.5 percentile of labelled voxels, then their mean and deviation.
 
-Memory. ``memory_bytes`` sums the outputs of all convolutions (two a stage down and up, transposed convolutions, one
-prediction a decoder stage) and multiplies by ``BYTES_PER_ACTIVATION``. That number is nnU-Net's calibration: 560
-million activations a patch at batch 2 stand for 8 GB in mixed precision, weights and optimizer included.
+Memory is counted by ``memory``, for the kind of network that will be trained.
 """
 
 from __future__ import annotations
@@ -36,15 +34,13 @@ from hilum.errors import ModelError, RecipeError
 from hilum.labels import LabelScheme
 from hilum.prepare.conventions import OWN, Conventions
 from hilum.prepare.fingerprint import Fingerprint
+from hilum.prepare.memory import PLAIN, REFERENCE_BATCH, Encoder, memory_bytes
 
 FORMAT = 1
 ANISOTROPY = 3.0  # from which ratio of spacings on an axis is treated apart
-BYTES_PER_ACTIVATION = 8e9 / (560e6 * 2)
 CONVS = 2
 _LEAST_EDGE = 4
-_REFERENCE_BATCH = {2: 12, 3: 2}  # the batch for which a patch must fit
 _LEAST_BATCH = 2
-_LARGEST_SHARE = 0.05
 
 log = logging.getLogger(__name__)
 Triple = tuple[int, int, int]
@@ -138,13 +134,14 @@ class _Topology:
     divisor: Triple
 
 
-def make_plan(fingerprint: Fingerprint, options: PrepareOptions, scheme: LabelScheme) -> Plan:
+def make_plan(fingerprint: Fingerprint, options: PrepareOptions, scheme: LabelScheme, encoder: Encoder = PLAIN) -> Plan:
     """The plan for a data set.
 
     Args:
         fingerprint: of the cases to train on.
         options: the user's wishes; zeros and empty lists are decided here.
         scheme: for the number of classes.
+        encoder: what the network costs, for a patch and batch that fit the memory.
 
     Raises:
         RecipeError: wishes that contradict each other or cannot be met, each with what would work.
@@ -156,7 +153,8 @@ def make_plan(fingerprint: Fingerprint, options: PrepareOptions, scheme: LabelSc
 
     def memory(patch: Triple, batch: int) -> float:
         strides = _topology(spacing, patch, options.dims).strides
-        return memory_bytes(patch, batch, _features(strides, options), strides, scheme.class_count)
+        features = _features(strides, options)
+        return memory_bytes(patch, batch, features, strides, scheme.class_count, encoder, options.memory_gb)
 
     if options.patch:
         patch = _given_patch(options, spacing)
@@ -169,7 +167,7 @@ def make_plan(fingerprint: Fingerprint, options: PrepareOptions, scheme: LabelSc
             wanted="at least 8 voxels along two axes",
             fix="give a larger prepare.patch or a finer prepare.spacing_mm",
         )
-    batch = options.batch or _batch(memory(patch, 1), patch, float(np.prod(shapes, axis=1).sum()), options)
+    batch = options.batch or _batch(memory(patch, 1), patch, float(np.prod(shapes, axis=1).sum()), options, encoder)
     if memory(patch, batch) > options.memory_gb * 1e9 * 1.2:
         log.warning(
             "patch %s at batch %d needs about %.1f GB, more than prepare.memory_gb = %g",
@@ -188,16 +186,6 @@ def make_plan(fingerprint: Fingerprint, options: PrepareOptions, scheme: LabelSc
         separate_z=is_anisotropic(spacing),
         median_shape=median,
     )
-
-
-def memory_bytes(
-    patch: Sequence[int], batch: int, features: Sequence[int], strides: Sequence[Sequence[int]], class_count: int
-) -> float:
-    """About how much memory a training step takes; see the module's docstring. Grows with every axis of the patch."""
-    voxels = np.prod(patch, dtype=float) / np.cumprod([np.prod(stride) for stride in strides])
-    down = CONVS * voxels * np.array(features)
-    up = voxels[:-1] * ((CONVS + 1) * np.array(features[:-1]) + class_count)
-    return float((down.sum() + up.sum()) * batch * BYTES_PER_ACTIVATION)
 
 
 def is_anisotropic(spacing_mm: Sequence[float]) -> bool:
@@ -295,7 +283,7 @@ def _largest_patch(
     start[axes] = np.minimum(ideal, np.array(median)[axes])
     patch = np.array(_padded(_triple(start), _topology(spacing_mm, _triple(start), options.dims).divisor))
     while memory(_triple(patch)) > options.memory_gb * 1e9:
-        for axis in sorted(axes, key=lambda a: -patch[a] / median[a]):
+        for axis in sorted(axes, key=lambda a: (-patch[a] / median[a], -a)):
             # the divisor after the step counts: near a power of two a smaller patch has one halving less
             tried = patch.copy()
             tried[axis] -= _topology(spacing_mm, _triple(patch), options.dims).divisor[axis]
@@ -337,12 +325,12 @@ def _given_patch(options: PrepareOptions, spacing_mm: Sequence[float]) -> Triple
 
 
 def _fitting_batch(options: PrepareOptions) -> int:
-    return options.batch or _REFERENCE_BATCH[options.dims]
+    return options.batch or REFERENCE_BATCH[options.dims]
 
 
-def _batch(memory_of_one: float, patch: Triple, voxels: float, options: PrepareOptions) -> int:
+def _batch(memory_of_one: float, patch: Triple, voxels: float, options: PrepareOptions, encoder: Encoder) -> int:
     fits = int(options.memory_gb * 1e9 / memory_of_one)
-    share = round(_LARGEST_SHARE * voxels / math.prod(patch))
+    share = round(encoder.share * voxels / math.prod(patch))
     return max(min(fits, share), _LEAST_BATCH)
 
 

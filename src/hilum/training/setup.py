@@ -24,6 +24,7 @@ from hilum.patches.augment import settings_from
 from hilum.patches.sampling import check_foreground
 from hilum.patches.tiles import check_overlap
 from hilum.prepare.fingerprint import Fingerprint, fingerprint
+from hilum.prepare.memory import encoder_of
 from hilum.prepare.plan import Plan, make_plan
 from hilum.prepare.plan import check_options as check_wishes
 from hilum.prepare.store import Store, build_store, files_key
@@ -202,7 +203,7 @@ def _plan(
         if all(before.get(key) == plain(value) for key, value in asked.items() if not (begun and key == "files")):
             return Plan.from_json(read_json(plan_file))
     facts = fingerprint(cases, scheme, workers or 0, progress)
-    plan = make_plan(facts, recipe.prepare, scheme)
+    plan = make_plan(facts, recipe.prepare, scheme, encoder_of(recipe.network.name))
     if not recipe.prepare.patch:  # networks with a topology of their own may need other edges than the planned one
         options = _network_options(recipe, plan)
         plan = replace(plan, patch=networks.fitting_patch(recipe.network.name, options, plan.patch))
