@@ -441,6 +441,14 @@ def test_cut_off_files_are_broken_with_their_reason(tmp_path: Path) -> None:
     assert "cut off" in text and "empty" in text and "no NIfTI" in text
 
 
+def test_a_folder_of_label_maps_alone(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write(tmp_path / "maps" / f"p{number}.nii.gz", body(number)[1])
+    write(tmp_path / "maps" / "p3.nii.gz", body()[1] * 9)
+    report = look("folder", tmp_path / "maps", tmp_path / "out", labels_only=True, scheme=SCHEMES["lits"])
+    assert report["summary"]["cases"] == 3 and report["summary"]["clean"] == 2 and codes(report) == ["no-labels"]
+
+
 @pytest.mark.parametrize(
     ("place", "kind", "expected"),
     [

@@ -8,7 +8,7 @@ them; where there is a scan, by its body's middle. Lesions keep one label of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -272,6 +272,6 @@ def split_files(
 
     if out.resolve() == path.resolve():
         raise UsageError(f"--out {out} is the data set itself", wanted="a folder of its own")
-    opened: Callable[[str, Path], Dataset] = cases_of if labels_only else open_dataset
-    _, answer = split_dataset(opened(name, path), out, use_scans=not labels_only, progress=progress, scheme=scheme)
+    dataset = cases_of(name, path, labels_only=True) if labels_only else open_dataset(name, path)
+    _, answer = split_dataset(dataset, out, use_scans=not labels_only, progress=progress, scheme=scheme)
     return answer

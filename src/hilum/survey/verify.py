@@ -15,7 +15,7 @@ from typing import Any
 from hilum import __version__
 from hilum.datasets import CaseRef, Dataset, facts_of, list_dataset
 from hilum.datasets.folds import read_folds
-from hilum.errors import DatasetError, UsageError
+from hilum.errors import DatasetError, HilumError, UsageError
 from hilum.files import plain, write_json, write_text
 from hilum.labels import LabelScheme
 from hilum.pages.verifying import verify_page
@@ -66,7 +66,7 @@ def verify(
     """
     if out.resolve() == path.expanduser().resolve():
         raise UsageError(f"--out {out} is the data set itself", wanted="a folder of its own")
-    dataset = cases_of(name, path)
+    dataset = cases_of(name, path, labels_only)
     scheme = scheme or dataset.scheme
     facts = facts_of(name)
     traps = facts.traps if facts is not None else ()
@@ -91,8 +91,8 @@ def verify(
     return report
 
 
-def cases_of(name: str, path: Path) -> Dataset:
-    """The cases as they should be; a ``folder`` without any label map is its scans.
+def cases_of(name: str, path: Path, labels_only: bool = False) -> Dataset:
+    """The cases as they should be; a ``folder`` without pairs is its scans, or its label maps where only these count.
 
     Raises:
         DatasetError, ScanError: nothing is there.
@@ -104,11 +104,12 @@ def cases_of(name: str, path: Path) -> Dataset:
             raise
         try:
             scans = find_scans([str(path)])
-        except Exception:
+        except HilumError:
             scans = []
         if not scans:
             raise
-        return Dataset(path.absolute().name, tuple(CaseRef(s.name, s.path, None, s.name) for s in scans), None)
+        cases = tuple(CaseRef(s.name, s.path, s.path if labels_only else None, s.name) for s in scans)
+        return Dataset(path.absolute().name, cases, None)
 
 
 def _tell_spacing(records: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], other_name: str) -> None:
