@@ -63,10 +63,17 @@ def test_the_worst_case_stands_first_with_its_places(folders: tuple[Path, Path, 
     assert text.endswith("in training.")
 
 
-def test_other_protocols_order_the_cases_alone(folders: tuple[Path, Path, Path]) -> None:
-    ranked = rank_suspects(evaluate(folders[0], folders[1], "nnunet", folders[2]))
-    assert ranked["cases"][-1]["case"] == "right"
-    assert all(row["places"] == [] for row in ranked["cases"])
+@pytest.mark.parametrize("protocol", ["nnunet", "kits23", "lits"])
+def test_other_protocols_keep_the_same_places(folders: tuple[Path, Path, Path], protocol: str) -> None:
+    scores = evaluate(folders[0], folders[1], protocol, folders[2])
+    if protocol == "lits":
+        assert "detected" in scores["lesions"]["right"]["lesion"]
+    ranked = rank_suspects(scores)
+    assert ranked["cases"][-1]["case"] == "right" and not ranked["cases"][-1]["places"]
+    forgotten = next(row for row in ranked["cases"] if row["case"] == "forgotten")
+    assert [(p["what"], p["place_mm"]) for p in forgotten["places"]] == [
+        ("predicted, not labelled", [92.0, 44.0, -24.0])
+    ]
 
 
 def test_lesions_outlined_differently_and_cases_without_dice() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from hilum.errors import DatasetError, InputError, LabelError
 from hilum.judge.audit import resampled
 from hilum.judge.confidence import Confidence, measure_confidence
+from hilum.judge.lesions import lesion_lists
 from hilum.judge.measured import Ready, Shelf
 from hilum.judge.pair import Pair
 from hilum.judge.pairing import Pairing, nearest
@@ -106,6 +107,7 @@ def score_job(job: Job, protocol: Protocol, scheme: LabelScheme, options: ScoreO
     """One case from its files."""
     ready = shelf.ready(job.truth, job.prediction, protocol.same_grid)
     score = score_pair(ready.pair, ready.warnings, ready.headers, protocol, scheme, options)
+    score = replace(score, lesions=_with_places(score, ready.pair, scheme, options))
     if job.probabilities:
         score = replace(score, confidence=_confidence(job, ready, scheme, options))
     shelf.keep(ready)
@@ -137,6 +139,18 @@ def score_pair(
         traits=tuple(traits),
         volumes_ml={name: (c.truth * voxel_ml, c.prediction * voxel_ml) for name, c in counts.items()},
     )
+
+
+def _with_places(
+    score: CaseScore, pair: Pair, scheme: LabelScheme, options: ScoreOptions
+) -> dict[str, dict[str, list[dict[str, object]]]]:
+    """Lesions found, missed and invented, whatever the protocol: the page shows where."""
+    lists = dict(score.lesions)
+    for region in scheme.regions:
+        if all(scheme.label(value).is_lesion for value in region.labels) and "missed" not in lists.get(region.name, {}):
+            found = lesion_lists(pair.region(region.labels).lesions(options.connectivity))
+            lists[region.name] = found | lists.get(region.name, {})
+    return lists
 
 
 def _over_samples(

@@ -4,7 +4,7 @@ Comes in: what ``scores.json`` holds, of predictions by models that have not see
 ``OUT/suspects.json`` and ``OUT/suspects.csv``. A disagreement says that label or model is wrong, not which of the two:
 the list orders a person's second look and changes no label.
 
-Places come from the lists of lesions that protocol ``plain`` keeps; other protocols give the order of cases alone.
+Places come from the lists of lesions that every evaluation of files keeps.
 """
 
 from __future__ import annotations

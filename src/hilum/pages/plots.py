@@ -160,7 +160,8 @@ def bland_altman_chart(methods: Mapping[str, Agreement], title: str) -> Chart:
         name_axes(axes, ink, "mean of truth and prediction (mL)", "prediction less truth (mL)")
         axes.margins(x=0.06, y=0.12)
         if len(methods) > 1:
-            explain(axes, ink)
+            where = {"bbox_to_anchor": (0.0, 1.0), "ncols": min(3, len(methods)), "borderaxespad": 0.2}
+            explain(axes, ink, "lower left", **where)
 
     return Chart(title, 2.9, draw)
 
