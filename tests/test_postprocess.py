@@ -209,3 +209,18 @@ def test_wrong_steps_are_refused_with_the_known_ones(step, said):
 def test_touch_organ_needs_an_organ_with_lesions():
     with pytest.raises(RecipeError, match="touch_organ"):
         check([{"step": "touch_organ"}], ABDOMEN)
+
+
+def test_the_largest_component_of_some_labels_together() -> None:
+    array = np.zeros((5, 8, 12), np.uint8)
+    array[1:4, 1:4, 1:3], array[1:4, 1:4, 3] = 1, 2  # 18 and 9 voxels, one piece
+    array[1:4, 1:4, 6:8] = 1  # 18 voxels
+    array[1, 6, 10] = 3
+    made = volume(array)
+    both, records = apply(made, SCHEMES["kits"], [{"step": "largest_component", "labels": ["kidney", "tumour"]}])
+    counts = np.bincount(both.array.ravel(), minlength=4)
+    assert counts[1:].tolist() == [18, 9, 1] and records[0]["components"] == 1
+    every, _ = apply(made, SCHEMES["kits"], [{"step": "largest_component"}])
+    assert np.bincount(every.array.ravel(), minlength=4)[1:].tolist() == [18, 9, 0]
+    alone, _ = apply(made, SCHEMES["kits"], [{"step": "largest_component", "labels": ["kidney"]}])
+    assert np.bincount(alone.array.ravel(), minlength=4)[1:].tolist() == [36, 9, 1]  # equally large ones stay

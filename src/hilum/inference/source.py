@@ -1,6 +1,6 @@
 """Tiles of a prepared scan, whether its voxels are there already or are computed as the tiles move up.
 
-Comes in: a Case or a StreamedCase, and the patch. Goes out: int16 tiles of patch size in ascending order of their first
+Comes in: a Case or a StreamedCase, and the patch. Goes out: tiles of patch size in ascending order of their first
 plane, with air around scans that are smaller than a patch. It knows no network.
 
 Shapes: D, H, W of the (padded) image; d, h, w of a patch.
@@ -32,7 +32,7 @@ class TileSource:
     """
 
     def __init__(self, case: Prepared, patch: tuple[int, int, int], threads: int = 0):
-        self.patch, self._threads, self._padding_hu = patch, threads, round(case.padding_hu)
+        self.patch, self._threads, self._padding_hu = patch, threads, case.padding_hu
         self.normalisation, self._earlier_DHW = case.normalisation, case.earlier_DHW
         self._image: np.ndarray | ImageSlabs = case.slabs if isinstance(case, StreamedCase) else case.image_DHW
         inside = self._image.shape
@@ -43,7 +43,7 @@ class TileSource:
         self._blocks: dict[int, np.ndarray] = {}
 
     def tile(self, start: Start) -> np.ndarray:
-        """(d, h, w) int16, a new array; ``start[0]`` must not lie below that of an earlier tile by more than a block.
+        """(d, h, w) of HU, a new array; ``start[0]`` must not lie below that of an earlier tile by more than a block.
 
         A tile further down is right too, and costs its resampling again.
         """
@@ -53,7 +53,8 @@ class TileSource:
         planes = self._planes(low[0], high[0], rows, columns)
         if planes.shape == self.patch:
             return planes
-        tile = np.full(self.patch, self._padding_hu, np.int16)
+        dtype = self._image.dtype
+        tile = np.full(self.patch, round(self._padding_hu) if dtype.kind == "i" else self._padding_hu, dtype)
         place = [a - (s - b) for a, s, b in zip(low, start, self.before, strict=True)]
         tile[tuple(slice(p, p + n) for p, n in zip(place, planes.shape, strict=True))] = planes
         return tile
@@ -72,7 +73,7 @@ class TileSource:
 
     def _planes(self, first: int, last: int, rows: slice, columns: slice) -> np.ndarray:
         if isinstance(self._image, np.ndarray):
-            return np.array(self._image[first:last, rows, columns], np.int16, order="C")
+            return np.array(self._image[first:last, rows, columns], order="C")
         wanted = range(first // ROWS, (last - 1) // ROWS + 1)
         for old in [block for block in self._blocks if block not in wanted]:
             del self._blocks[old]
@@ -92,7 +93,7 @@ class TileSource:
             stop -= 1
         depth, height, width = self._inside
         last = min(depth, stop * ROWS)
-        planes = np.empty((last - block * ROWS, height, width), np.int16)
+        planes = np.empty((last - block * ROWS, height, width), self._image.dtype)
         self._image.fill(planes, block * ROWS, self._threads)
         for place, index in enumerate(range(block, stop)):
             # copies, so that a block that is done with does not keep the others' memory

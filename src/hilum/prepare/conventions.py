@@ -33,6 +33,7 @@ class Conventions:
             SimpleITK gives, and nnU-Net trains on whatever the patient's position).
         transpose: the order in which those axes are then taken.
         clip_first: intensities are clipped before resampling, not after.
+        rounded: prepared voxels are whole HU (int16); else they stay fractions (float32), twice as large.
         order: of the spline that resamples images: 3, or 1 (linear).
         nearest: "own" (``Plan.separate_z``), "off", or "nnunet": images and logits are resampled to the nearest slice
             along the axis that is more than three times as coarse as the finest, in the scan or else in the plan.
@@ -46,6 +47,7 @@ class Conventions:
     axes: str = INSIDE
     transpose: tuple[int, ...] = (0, 1, 2)
     clip_first: bool = False
+    rounded: bool = True
     order: int = 3
     nearest: Literal["own", "off", "nnunet"] = "own"
     crop: Literal["no", "nonzero"] = "no"

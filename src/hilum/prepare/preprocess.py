@@ -28,7 +28,7 @@ class Case:
     """A prepared scan.
 
     Attributes:
-        image_DHW: int16 HU, SPL order, at the plan's spacing.
+        image_DHW: int16 HU (float32 where the model wants fractions), SPL order, at the plan's spacing.
         grid: where ``image_DHW`` lies.
         source: the grid of the file, in its own axis order.
         source_inside: the same voxels in SPL order, or those of them that are looked at, in the order that the model
@@ -66,7 +66,7 @@ def prepare_scan(volume: Volume, plan: Plan, name: str = "", *, threads: int = 0
         The case, rounded to whole HU and clipped to int16.
     """
     streamed = stream_scan(volume, plan, name)
-    image = np.empty(streamed.grid.shape, np.int16)
+    image = np.empty(streamed.grid.shape, streamed.slabs.dtype)
     streamed.slabs.fill(image, 0, threads)
     return Case(image, **{field.name: getattr(streamed, field.name) for field in fields(streamed)[1:]})
 
@@ -128,7 +128,7 @@ def _streamed(inside: Volume, source: Grid, plan: Plan, name: str) -> StreamedCa
         separate_z=separate,
         nearest_axis=nearest,
         clip=(normalisation.low, normalisation.high) if wants.clip_first else None,
-        dtype=np.int16,
+        dtype=np.int16 if wants.rounded else np.float32,
     )
     padding = AIR_HU if wants.padding == "air" else float(normalisation.mean)
     return StreamedCase(slabs, grid, source, inside.grid, name, separate, nearest, own, padding)
