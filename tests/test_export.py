@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch.nn import functional
 
-from hilum.inference.export import Axis, LabelExporter, MapExporter, background_logits, entropy
+from hilum.inference.export import Axis, LabelExporter, background_logits
 
 Shape = tuple[int, int, int]
 SIZES = st.tuples(*[st.integers(1, 9)] * 3)

@@ -237,10 +237,8 @@ class Predictor:
         for start, logits_Kdhw in self.tiles(
             source, search.starts, count, "Predicting", progress, disagreement=disagreement, skip_air=skip_air
         ):
-            with torch.inference_mode():
-                yield from slab.add(start, logits_Kdhw)
-        with torch.inference_mode():
-            yield from slab.finish()
+            yield from slab.add(start, logits_Kdhw)
+        yield from slab.finish()
 
     def tiles(
         self,

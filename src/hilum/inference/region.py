@@ -29,6 +29,7 @@ from hilum.patches.tiles import axis_starts
 LEAST_SHARE = 0.1
 MARGIN_MM = 15.0
 CELLS = 8  # a patch along each axis
+_SWARM = 64  # boxes
 WORTH = 0.75  # of the tiles of the whole scan: with more, nothing is gained
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -118,25 +119,32 @@ class Found:
         z, y, x = lines
         return list(product(z, y, x))
 
+    def _count(self, box: Box) -> int:
+        """How many tiles a box takes (an overlap of one half stands for all)."""
+        return math.prod(len(axis_starts(high - low, p, 0.5)) for (low, high), p in zip(box, self.patch, strict=True))
+
     def _joined(self, boxes: list[Box]) -> list[Box]:
-        """Greedily: two boxes become one where that needs no more tiles than both (overlap 0.5 stands for all)."""
-        boxes = list(boxes)
-        again = True
-        while again:
-            again = False
-            for i, j in product(range(len(boxes)), repeat=2):
-                if i >= j:
-                    continue
-                both: Box = tuple(  # type: ignore[assignment]
-                    (min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(boxes[i], boxes[j], strict=True)
-                )
-                apart = len(self._tiles_of(boxes[i], 0.5)) + len(self._tiles_of(boxes[j], 0.5))
-                if len(self._tiles_of(both, 0.5)) <= apart:
-                    boxes[i] = both
-                    del boxes[j]
-                    again = True
+        """Greedily: two boxes become one where that needs no more tiles than both. A swarm becomes one box."""
+        if len(boxes) > _SWARM:
+            return [_union(boxes)]
+        place = 0
+        while place < len(boxes):
+            mine = self._count(boxes[place])
+            for other in range(place + 1, len(boxes)):
+                both = _union([boxes[place], boxes[other]])
+                if self._count(both) <= mine + self._count(boxes[other]):
+                    boxes[place] = both
+                    del boxes[other]
+                    place = -1  # what was apart before may be near now
                     break
+            place += 1
         return boxes
+
+
+def _union(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds all."""
+    z, y, x = ((min(b[axis][0] for b in boxes), max(b[axis][1] for b in boxes)) for axis in range(3))
+    return z, y, x
 
 
 class Border:
