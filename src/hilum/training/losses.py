@@ -5,11 +5,13 @@ Goes out: a scalar in fp32, however short the numbers were in which the network 
 labels by name. Legend: B batch, K classes (0 is background), N voxels.
 
 A loss is a function (``_voxel_losses``, ``_region_losses``, or here what is made of both) and a row in ``LOSSES``;
-``make_loss`` binds its options and adds deep supervision.
+``make_loss`` binds its options and adds deep supervision. A dotted name is anybody's own function of (logits (B, K, N),
+truth (B, N)), or of tensors with the space as it is if the function has an attribute ``spatial`` that is true.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -143,7 +145,7 @@ def check_loss(name: str, options: Mapping[str, Any], classes: int, nested: bool
         RecipeError: as ``make_loss``.
     """
     for term, _, bound in _terms(name, options, nested):
-        known = _known(NESTED[term] if nested else LOSSES[term])
+        known = _known(_function(term, nested))
         for key, value in bound.items():
             _check_option(term, key, value, known, classes)
 
@@ -259,15 +261,15 @@ def _bound(
         if isinstance(bound.get(key), str):
             assert class_counts is not None, "the training set's class counts are needed"
             bound[key] = inverse_frequencies(class_counts())
-    function = LOSSES[name]
-    if name in _SPATIAL:
+    function = _function(name)
+    if name in _SPATIAL or getattr(function, "spatial", False):
         return lambda logits, truth: function(logits, truth, **bound)
     return lambda logits, truth: function(logits.flatten(2), truth.flatten(1), **bound)
 
 
 def _nested(name: str, options: Mapping[str, Any], regions_RK: torch.Tensor) -> Callable[..., torch.Tensor]:
     """The function with its options, over logits (B, R, ...) and class indices (B, ...)."""
-    function = NESTED[name]
+    function = _function(name, nested=True)
 
     def loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         member_RBN = regions_RK.to(logits.device)[:, truth.flatten(1)]
@@ -276,13 +278,32 @@ def _nested(name: str, options: Mapping[str, Any], regions_RK: torch.Tensor) -> 
     return loss
 
 
+def _function(name: str, nested: bool = False) -> Callable[..., torch.Tensor]:
+    """The loss of a name of the registry, or of the dotted name of anybody's own function."""
+    if "." not in name:
+        return (NESTED if nested else LOSSES)[name]
+    module, _, function = name.rpartition(".")
+    try:
+        found: Callable[..., torch.Tensor] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f"the loss {name!r} cannot be imported ({error})",
+            where="training.loss",
+            wanted="the dotted name of a function f(logits, truth, *, option=...)",
+            fix="put its module on PYTHONPATH, or mend the name",
+        ) from None
+    return found
+
+
 def _known(function: Callable[..., torch.Tensor]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters
     return {key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
 def _check_name(name: str, known: list[str], where: str, nested: bool) -> None:
-    if name not in known:
+    if "." in name:
+        _function(name)
+    elif name not in known:
         of = " of regions (network.head = 'regions')" if nested else ""
         raise RecipeError(f"no loss {name!r}{of}", where=where, wanted=f"one of {sorted(known)}")
 
@@ -291,6 +312,8 @@ def _check_option(name: str, key: str, value: Any, known: Mapping[str, Any], cla
     where = "training.loss_options"
     if key not in known:
         raise RecipeError(f"loss {name!r} has no option {key!r}", where=where, wanted=f"one of {sorted(known)}")
+    if "." in name:
+        return  # its author knows what it takes
     if key in _CLASS_WEIGHTS:
         listed = isinstance(value, list | tuple) and len(value) == classes and all(_number(x) and x >= 0 for x in value)
         if value != "inverse_frequency" and not (listed and 0 < sum(value) < math.inf):
