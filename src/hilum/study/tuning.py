@@ -14,11 +14,9 @@ from __future__ import annotations
 import json
 import re
 import threading
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hilum.config import Recipe, to_toml
@@ -28,11 +26,12 @@ from hilum.files import plain, write_json, write_text
 from hilum.judge.compare import better
 from hilum.judge.evaluate import evaluate_pairs
 from hilum.runs import PLAIN
-from hilum.study.design import Choices, Range, Study, Tune
+from hilum.study.design import Study, Tune
 from hilum.study.jobs import Job, arm_recipe, claim, prepared_folder
 from hilum.study.measuring import check_metric, predictions_of
 from hilum.study.recipes import changed, changes_from
 from hilum.study.running import Runner
+from hilum.study.suggesting import importance_of, optuna_library, pruner_of, sampler_of, space_table, suggest
 
 if TYPE_CHECKING:
     import optuna
@@ -59,7 +58,7 @@ def check_tune(study: Study, datasets: Mapping[str, Dataset]) -> None:
 
     tune, where = study.tune, str(study.file)
     assert tune is not None
-    _optuna()
+    optuna_library()
     base = trial_recipe(study, datasets)
     changes_from(dict.fromkeys(tune.space), where, "tune.space", for_arm=True)
     for key, space in tune.space.items():
@@ -87,7 +86,7 @@ def open_search(study: Study, datasets: Mapping[str, Dataset], out: Path) -> Sea
     Raises:
         UsageError: the storage cannot be reached, or holds a search of this name over another space.
     """
-    optuna = _optuna()
+    optuna = optuna_library()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tune = study.tune
     assert tune is not None
@@ -97,7 +96,7 @@ def open_search(study: Study, datasets: Mapping[str, Dataset], out: Path) -> Sea
         url = f"sqlite:///{(out / 'tune' / 'optuna.db').absolute()}"
     metric = tune.metric or study.metric
     direction = tune.direction or ("maximize" if better(metric) > 0 else "minimize")
-    pruner, name = _pruner(optuna, tune), study.name
+    pruner, name = pruner_of(optuna, tune), study.name
     try:
         found = optuna.create_study(
             storage=url, study_name=name, direction=direction, pruner=pruner, load_if_exists=True
@@ -110,7 +109,7 @@ def open_search(study: Study, datasets: Mapping[str, Dataset], out: Path) -> Sea
             wanted="a URL such as sqlite:///tune.db or postgresql://USER:PASSWORD@HOST/NAME",
             fix="start the server, install its driver, or leave storage away: it is then a file in OUT/tune",
         ) from None
-    asked = json.dumps([direction, metric, tune.region, _said(tune), study.protocol], sort_keys=True)
+    asked = json.dumps([direction, metric, tune.region, space_table(tune), study.protocol], sort_keys=True)
     before = found.user_attrs.get("asked", asked)
     if before != asked:
         raise UsageError(
@@ -150,7 +149,7 @@ class Search:
         Raises:
             TrainingError: a signal asked to stop.
         """
-        state = _optuna().trial.TrialState
+        state = optuna_library().trial.TrialState
         running = self.optuna_study.get_trials(deepcopy=False, states=(state.RUNNING,))
         self.left = [one for one in running if one.user_attrs.get("out") == self._here]
         bar = runner.progress.stage("Trials", self.tune.trials)
@@ -179,12 +178,12 @@ class Search:
         return str(self.out.absolute())
 
     def _begun(self) -> int:
-        waiting = _optuna().trial.TrialState.WAITING
+        waiting = optuna_library().trial.TrialState.WAITING
         return sum(one.state != waiting for one in self.optuna_study.get_trials(deepcopy=False))
 
     def _next(self) -> optuna.trial.Trial | None:
         """A trial that was left unfinished here, else a new one, else None."""
-        lib = _optuna()
+        lib = optuna_library()
         if self.left:
             again: optuna.trial.Trial = lib.trial.Trial(self.optuna_study, self.left.pop()._trial_id)
             return again
@@ -192,9 +191,9 @@ class Search:
         if begun >= self.tune.trials:
             return None
         # seeded anew for each trial: one that goes on after an interruption does not draw the first ones again
-        self.optuna_study.sampler = _sampler(lib, self.tune, begun)
+        self.optuna_study.sampler = sampler_of(lib, self.tune, begun)
         trial: optuna.trial.Trial = self.optuna_study.ask()
-        values = {key: _suggest(trial, key, space) for key, space in self.tune.space.items()}
+        values = {key: suggest(trial, key, space) for key, space in self.tune.space.items()}
         folder = self._folder(trial.number)
         recipe = replace(changed(self.base, values, f"trial {trial.number}"), name=folder.name)
         write_text(folder / "recipe.toml", to_toml(recipe))
@@ -207,7 +206,7 @@ class Search:
 
     def _go(self, trial: optuna.trial.Trial, runner: Runner, slot: int) -> bool:
         """Run a trial fold by fold, report, prune; False if it was stopped or is another process's."""
-        lib = _optuna()
+        lib = optuna_library()
         folder, state = self._folder(trial.number), lib.trial.TrialState
         with claim(folder) as held:
             if held is None:
@@ -282,7 +281,7 @@ class Search:
             return "none yet"
 
     def _answer(self) -> dict[str, Any]:
-        lib = _optuna()
+        lib = optuna_library()
         trials = [self._told(one) for one in self.optuna_study.get_trials(deepcopy=False)]
         done = [one for one in trials if one["state"] == "complete"]
         best = None
@@ -294,7 +293,7 @@ class Search:
             {
                 "trials": trials,
                 "best": best,
-                "importance": _importance(lib, self.optuna_study) if len(done) >= _LEAST_FOR_IMPORTANCE else None,
+                "importance": importance_of(lib, self.optuna_study) if len(done) >= _LEAST_FOR_IMPORTANCE else None,
                 "metric": self.tune.metric or self.study.metric,
                 "region": self.tune.region,
                 "direction": self.direction,
@@ -303,7 +302,7 @@ class Search:
                 "sampler": self.tune.sampler,
                 "pruner": self.tune.pruner,
                 "seed": self.tune.seed,
-                "space": _said(self.tune),
+                "space": space_table(self.tune),
                 "storage": without_password(self.url) if self.tune.storage else "OUT/tune/optuna.db (SQLite)",
                 "failed": self.failed,
                 "optuna": lib.__version__,
@@ -332,61 +331,3 @@ class Search:
 def without_password(text: str) -> str:
     """A URL (or a message that quotes one) that may be shown."""
     return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
-
-
-def _optuna() -> ModuleType:
-    try:
-        import optuna
-    except ImportError:
-        raise UsageError(
-            "tuning needs Optuna, which is not installed", fix="pip install 'hilum[tune]', or remove the [tune] table"
-        ) from None
-    return optuna
-
-
-def _suggest(trial: optuna.trial.Trial, key: str, space: Range | Choices) -> Any:
-    if isinstance(space, Choices):
-        # Optuna's choices are texts and numbers; lists and tables go as JSON
-        return json.loads(trial.suggest_categorical(key, [json.dumps(choice) for choice in space.choices]))
-    if space.whole:
-        step = 1 if space.step is None else int(space.step)
-        return trial.suggest_int(key, int(space.low), int(space.high), step=step, log=space.log)
-    return trial.suggest_float(key, space.low, space.high, step=space.step, log=space.log)
-
-
-def _sampler(optuna: ModuleType, tune: Tune, begun: int) -> Any:
-    if tune.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=tune.seed + begun)
-    return optuna.samplers.TPESampler(seed=tune.seed + begun, n_startup_trials=tune.startup)
-
-
-def _pruner(optuna: ModuleType, tune: Tune) -> Any:
-    pruners, many = optuna.pruners, tune.startup
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some pruners are called experimental
-        if tune.pruner == "median":
-            return pruners.MedianPruner(n_startup_trials=many)
-        if tune.pruner == "percentile":
-            return pruners.PercentilePruner(25.0, n_startup_trials=many)
-        return pruners.WilcoxonPruner() if tune.pruner == "wilcoxon" else pruners.NopPruner()
-
-
-def _importance(optuna: ModuleType, study: optuna.study.Study) -> dict[str, float] | None:
-    """How much of the difference between trials each key explains (PED-ANOVA, Watanabe et al. 2023), if it can tell."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            found: dict[str, float] = optuna.importance.get_param_importances(study, evaluator=evaluator)
-        except (ValueError, RuntimeError, ImportError):
-            return None
-    return found if any(value > 0 for value in found.values()) else None
-
-
-def _said(tune: Tune) -> dict[str, Any]:
-    return {
-        key: {"choices": list(space.choices)}
-        if isinstance(space, Choices)
-        else {"low": space.low, "high": space.high, "log": space.log, "step": space.step}
-        for key, space in tune.space.items()
-    }
