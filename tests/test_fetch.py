@@ -62,6 +62,16 @@ def test_a_file_comes_whole_and_once(server: Served, tmp_path: Path) -> None:
     assert get(server, tmp_path, "/a.bin")["fetched"] == 1 and (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
+def test_files_that_somebody_brought_are_kept_if_they_are_right(server: Served, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(CONTENT)
+    assert get(server, tmp_path, "/a.bin")["fetched"] == 1 and server.asked["GET", "/a.bin"] == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.bin").write_bytes(CONTENT[:-1] + b"?")  # as long, but not the same
+    get(server, other, "/a.bin")
+    assert (other / "a.bin").read_bytes() == CONTENT
+
+
 def test_dropped_connections_are_gone_on_with(server: Served, tmp_path: Path) -> None:
     server.faults["/a.bin"] = {"drop"}  # every answer ends after 50 kB
     assert not get(server, tmp_path, "/a.bin")["failed"]

@@ -421,6 +421,8 @@ def test_bad_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             look(kind, tmp_path / "empty", tmp_path / "out")
     with pytest.raises(UsageError, match="is the data set itself"):
         look("lits", tmp_path / "set", tmp_path / "set")
+    with pytest.raises(UsageError, match="lies in the data set"):
+        look("lits", tmp_path / "set", tmp_path / "set" / "verified")
     assert main(["data", "verify", "lits", "--quiet"]) == 2
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):

@@ -191,7 +191,7 @@ def _accepted(
     if offer.bytes is not None and got < offer.bytes:
         raise RetryError(f"only {got} of {offer.bytes} bytes came", where=url)
     wanted = dict(offer.sums) | ({"md5": md5} if md5 else {})
-    sums = _sums(part)
+    sums = sums_of(part)
     wrong = [name for name, value in wanted.items() if sums[name] != value.lower()]
     if wrong or (offer.bytes is not None and got > offer.bytes):
         _drop(part, notes)
@@ -307,7 +307,8 @@ def _drop(part: Path, notes: Path) -> None:
     notes.unlink(missing_ok=True)
 
 
-def _sums(path: Path) -> dict[str, str]:
+def sums_of(path: Path) -> dict[str, str]:
+    """SHA-256 and MD5 of a file, in hexadecimal."""
     made = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     with open(path, "rb") as file:
         while piece := file.read(1 << 22):

@@ -22,7 +22,7 @@ from hilum.datasets import RemoteFile, facts_of, names
 from hilum.errors import HilumError, InputError, OutputError, UsageError
 from hilum.files import cannot_write
 from hilum.progress import SILENT, Progress
-from hilum.survey.download import FinalError, Offer, RetryError, download, offer_of
+from hilum.survey.download import FinalError, Offer, RetryError, download, offer_of, sums_of
 
 RECORD = "fetched.jsonl"
 SPARE = 200_000_000  # bytes that stay free
@@ -136,7 +136,8 @@ def fetch_files(
             if stop.is_set():
                 return
             try:
-                facts = _persistent(file, out, tries, first_wait_s, timeout_s, meter, stop)
+                facts = _adopted(file, out, offers.get(file.path))
+                facts = facts or _persistent(file, out, tries, first_wait_s, timeout_s, meter, stop)
                 if file.unpack:
                     _unpack(out / file.path)
                 record.add(file, facts)
@@ -169,6 +170,18 @@ def _run_all(one: Callable[[RemoteFile], None], todo: Sequence[RemoteFile], jobs
     for future in futures:
         if not future.cancelled():
             future.result()
+
+
+def _adopted(file: RemoteFile, out: Path, offer: Offer | None) -> dict[str, Any] | None:
+    """A file that somebody brought before: taken as it is if it is as long, and has the checksum, that is offered."""
+    path = out / file.path
+    if offer is None or offer.bytes is None or not path.is_file() or path.stat().st_size != offer.bytes:
+        return None
+    sums = sums_of(path)
+    wanted = {**offer.sums, **({"md5": file.md5} if file.md5 else {})}
+    if any(sums[name] != value.lower() for name, value in wanted.items()):
+        return None
+    return {"url": file.url, "bytes": offer.bytes, "sha256": sums["sha256"], "checked": [*wanted, "length"]}
 
 
 def _persistent(

@@ -268,10 +268,9 @@ def split_files(
         UsageError: ``out`` is the data set itself, or nothing is paired.
         DatasetError: no such data set.
     """
-    from hilum.survey.verify import cases_of
+    from hilum.survey.verify import beside, cases_of
 
-    if out.resolve() == path.resolve():
-        raise UsageError(f"--out {out} is the data set itself", wanted="a folder of its own")
+    beside(out, path)
     dataset = cases_of(name, path, labels_only=True) if labels_only else open_dataset(name, path)
     _, answer = split_dataset(dataset, out, use_scans=not labels_only, progress=progress, scheme=scheme)
     return answer

@@ -62,10 +62,9 @@ def verify(
 
     Raises:
         DatasetError: no such data set there.
-        UsageError: ``out`` is the data set itself.
+        UsageError: ``out`` is the data set itself, or lies in it.
     """
-    if out.resolve() == path.expanduser().resolve():
-        raise UsageError(f"--out {out} is the data set itself", wanted="a folder of its own")
+    beside(out, path)
     dataset = cases_of(name, path, labels_only)
     scheme = scheme or dataset.scheme
     facts = facts_of(name)
@@ -89,6 +88,18 @@ def verify(
     write_text(out / "verify.txt", as_text(report) + "\n")
     verify_page(report, out / "verify.html")
     return report
+
+
+def beside(out: Path, path: Path) -> None:
+    """Refuse to write into a data set: copies in it would be taken for cases.
+
+    Raises:
+        UsageError: ``out`` is the data set's folder or lies in it.
+    """
+    inside = path.expanduser().resolve()
+    if out.resolve() == inside or (inside.is_dir() and out.resolve().is_relative_to(inside)):
+        where = "is the data set itself" if out.resolve() == inside else "lies in the data set"
+        raise UsageError(f"--out {out} {where}", wanted="a folder beside it", fix="e.g. --out ../verified")
 
 
 def cases_of(name: str, path: Path, labels_only: bool = False) -> Dataset:
