@@ -25,6 +25,12 @@ KITS = SCHEMES["kits"]
 Change = Callable[[phantoms.Patient], phantoms.Patient]
 
 
+def a_seed() -> int:
+    """The first small patient with a tumour and then at least two cysts."""
+    kinds = ([x.kind for x in phantoms.draw_patient(seed, small=True).lesions] for seed in range(500))
+    return next(n for n, found in enumerate(kinds) if found == ["tumour", "cyst", "cyst"])
+
+
 def later(seed: int, change: Change, monkeypatch: pytest.MonkeyPatch, **grid: Any) -> phantoms.PhantomCase:
     """The same patient after a change, on another grid."""
     draw = phantoms.draw_patient
@@ -51,9 +57,10 @@ def moved(volume: Volume, degrees: tuple[float, float, float], shift_mm: tuple[f
 
 
 def test_a_phantom_that_grew_turned_and_lost_a_lesion_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = phantoms.make_case(0, small=True)
+    seed = a_seed()
+    before = phantoms.make_case(seed, small=True)
     assert [x["kind"] for x in before.facts["lesions"]] == ["tumour", "cyst", "cyst"]
-    after = later(0, grown_and_gone, monkeypatch, spacing_mm=(2.6, 2.6, 4.0), shape=(132, 112, 48))
+    after = later(seed, grown_and_gone, monkeypatch, spacing_mm=(2.6, 2.6, 4.0), shape=(132, 112, 48))
     now = moved(after.labels, (4, -3, 6), (12, -8, 5))
     tables = measure(before.labels, KITS), measure(now, KITS)
     answer = follow_up(now, tables[1], before.labels, tables[0], KITS, days=200)

@@ -120,7 +120,7 @@ def test_a_later_date_is_followed_from_the_command_line(
     assert main([*words, "--out", str(tmp_path / "second"), "--scan", str(tmp_path / "ct.nii.gz"), *before]) == 0
     table = read_json(tmp_path / "second" / "a" / "measurements.json")
     assert table["followup"]["days"] == 59 and table["followup"]["recist"]["category"] == "SD"
-    assert "59 days after a" in (tmp_path / "second" / "a" / "report.html").read_text(encoding="utf-8")
+    assert "59 days after “a”" in (tmp_path / "second" / "a" / "report.html").read_text(encoding="utf-8")
     alone = ["--previous", labels, "--previous-scan", str(scan), "--days", "10"]
     assert main([*words, "--out", str(tmp_path / "third"), *alone]) == 0
     assert read_json(tmp_path / "third" / "a" / "measurements.json")["followup"]["days"] == 10
