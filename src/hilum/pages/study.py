@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from hilum.errors import InputError
 from hilum.files import read_json
+from hilum.judge.contrasts import better
 from hilum.pages import strings
 from hilum.pages.charts import Chart
 from hilum.pages.tradeoffs import Point, cost_chart, learning_chart, search_chart, share_chart, style
@@ -64,6 +65,10 @@ def study_report(folder: Path) -> Path:
         "toml": file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "",
         "failed": _failed(study),
         "folds": len(study["folds"]),
+        "good": {1: "up and to the left is better", -1: "down and to the left is better"}.get(
+            better(study["metric"]), ""
+        ),
+        "bold": {1: "the highest mean", -1: "the lowest mean"}.get(better(study["metric"]), ""),
         "protocol": study["protocol"],
     }
     return write_page(folder / "report.html", "study.html", context)
@@ -122,7 +127,7 @@ def _warnings(study: Mapping[str, Any]) -> list[str]:
     told = [f"{len(_failed(study))} runs or cases failed; see below"] if _failed(study) else []
     for data, found in study["conditions"].items():
         where = f"{data}: " if len(study["conditions"]) > 1 else ""
-        told += [f"{where}Not equal: {one['what'].lower()}. {one['text']}" for one in found if not one["equal"]]
+        told += [f"{where}Not equal: {one['what'].lower()}; {one['text']}" for one in found if not one["equal"]]
     for found in study["comparisons"].values():
         told += found["warnings"] if found else []
     tuned = study["tune"]
@@ -175,10 +180,12 @@ def _regions(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
 def _arm_table(
     rows: Sequence[Mapping[str, Any]], regions: Sequence[str], metric: str, places: Mapping[str, int]
 ) -> dict[str, Any]:
+    choose: Any = {1: max, -1: min}.get(better(metric), lambda values, default: default)
     best = {
-        region: max((v for row in rows if (v := _value(row, region, metric)) is not None), default=None)
+        region: choose((v for row in rows if (v := _value(row, region, metric)) is not None), default=None)
         for region in regions
     }
+    fair = len(rows) > 1 and len({row["cases"] for row in rows}) == 1  # on other cases, the highest says nothing
     lines = []
     for row in rows:
         cells = []
@@ -190,7 +197,7 @@ def _arm_table(
                 span = f"{strings.score(metric, cell['low'])}–{strings.score(metric, cell['high'])}"
             text = strings.score(metric, value)
             cells.append({"value": "" if value is None else value, "text": text, "small": span,
-                          "best": value is not None and value == best[region] and len(rows) > 1})  # fmt: skip
+                          "best": value is not None and value == best[region] and fair})  # fmt: skip
         seconds = row["train_seconds"]
         spread = ""
         if seconds is not None and len(row["folds"]) > 1:
