@@ -359,6 +359,22 @@ def test_true_spacing_comes_from_another_copy(tmp_path: Path) -> None:
     ]
 
 
+def test_two_faults_of_one_case_are_put_right_in_order(tmp_path: Path) -> None:
+    hu, labels = body(30)  # the image lost its spacing, the label map did not
+    write(tmp_path / "lits" / "volume-30.nii", hu, np.eye(4))
+    write(tmp_path / "lits" / "segmentation-30.nii", labels)
+    rows = "image,label,case\n../lits/volume-30.nii,../lits/segmentation-30.nii,x\n"
+    write(tmp_path / "other" / "scan.nii.gz", hu)
+    (tmp_path / "other" / "list.csv").write_text(rows.replace("../lits/volume-30.nii", "scan.nii.gz"))
+    against = [("folder", tmp_path / "other" / "list.csv")]
+    report = look("lits", tmp_path / "lits", tmp_path / "out", against=against, fix=True)
+    assert [item["code"] for item in report["fixed"][0]["done"]] == ["false-spacing", "spacing-differs"]
+    place = tmp_path / "out" / "fixed" / "volume-30"
+    image, map_ = read_scan(place / "imaging.nii.gz"), read_labels(place / "segmentation.nii.gz", SCHEMES["lits"])
+    require_same_grid(image, map_)
+    assert image.spacing_mm == pytest.approx(SPACING) and np.array_equal(map_.array, labels)
+
+
 def test_leakage_within_between_and_across_folds(tmp_path: Path) -> None:
     root = tmp_path / "lits"
     for number in (0, 1, 2):
