@@ -71,11 +71,22 @@ def fit_body(labels_XYZ: np.ndarray, spacing_mm: tuple[float, float, float], rng
     # fields of view are set to the patient, with some room
     outer = rng.uniform(0.38, 0.44) * (labels_XYZ.shape[0] * spacing_mm[0]) / scale
     bulk = float(np.clip((outer - 140) / 44, 0.0, 1.2))
-    origin = (round(x0, 2), round(y0, 2), round(z0, 2))
     torso = replace(draw_torso(rng, bulk), scale=round(scale, 4))
-    body = (points - np.array(origin)) / scale
+    body = (points - np.array([x0, y0, z0])) / scale
+    ahead = _clear_of_spine(body)
+    body[:, 1] += ahead
+    torso, further = _wide_enough(torso, body)
+    origin = (round(x0, 2), round(y0 - (ahead + further) * scale, 2), round(z0, 2))
     inside = {s: tuple(float(v) for v in (np.array(centres[s]) - origin) / scale) for s in sides}
-    return Fit(grid, origin, _wide_enough(torso, body), inside)  # type: ignore[arg-type]
+    return Fit(grid, origin, torso, inside)  # type: ignore[arg-type]
+
+
+def _clear_of_spine(body: np.ndarray) -> float:
+    """By how much (mm) labels must lie further in front, so that what crosses the midline passes before the spine."""
+    near = body[np.abs(body[:, 0]) < 24]
+    if len(near) < 0.02 * len(body):
+        return 0.0
+    return float(np.clip(20 - np.percentile(near[:, 1], 5), 0, 45))
 
 
 def _midline(
@@ -110,24 +121,27 @@ def _midline(
     return x0, found
 
 
-def _wide_enough(torso: Torso, body: np.ndarray) -> Torso:
-    """The trunk, its cavity widened where labelled voxels would lie in the wall or outside."""
-    z = body[:, 2]
-    y = (body[:, 1] + torso.kyphosis * np.clip((z + 50) / 100, -2.2, 2.2) ** 2).astype(np.float32)
+def _wide_enough(torso: Torso, body: np.ndarray) -> tuple[Torso, float]:
+    """The trunk, its cavity widened where labelled voxels would lie in the wall, and how much further in front they go.
+
+    Both have limits: where they are reached, a mass pushes into the muscles, as some do.
+    """
+    x = torso.widened(body[:, 0].astype(np.float32), body[:, 2].astype(np.float32))
+    y = (body[:, 1] + torso.kyphosis * np.clip((body[:, 2] + 50) / 100, -2.2, 2.2) ** 2).astype(np.float32)
+    ahead, first = 0.0, torso
     for _ in range(60):
-        x = torso.widened(body[:, 0].astype(np.float32), z.astype(np.float32))
-        distance = torso.cavity(x, y)[0]
+        distance = torso.cavity(x, y + np.float32(ahead))[0]
         worst = int(np.argmax(distance))
         if distance[worst] < -3:
             break
         across = abs(float(x[worst])) / torso.half_width
-        ahead = (float(y[worst]) - torso.middle) / torso.half_depth
-        if across > abs(ahead):
+        forward = (float(y[worst]) + ahead - torso.middle) / torso.half_depth
+        if forward < -0.55 and ahead < 24:
+            ahead += 2.0
+        elif across > abs(forward) and torso.half_width < first.half_width + 30:
             torso = replace(torso, half_width=torso.half_width + 3)
-        elif ahead > 0:
+        elif forward > 0 and torso.front < first.front + 50:
             torso = replace(torso, front=torso.front + 3)
-        elif torso.back > -63:
-            torso = replace(torso, back=torso.back - 2)
         else:
-            torso = replace(torso, half_width=torso.half_width + 2)
-    return torso
+            break
+    return torso, ahead
