@@ -245,8 +245,8 @@ class _Run:
             for name, doubt in prediction.uncertainty.items():
                 write_labels(folder.uncertainty(name), scan.with_array(doubt.array))
         with self.meter.stage(ref.name, "measure"):
-            shares = {label: scan.with_array(each.array) for label, each in prediction.probabilities.items()}
-            measurements = measure_all(labels, model.scheme, scan, probabilities=shares)
+            by_label = {label: scan.with_array(each.array) for label, each in prediction.probabilities.items()}
+            measurements = measure_all(labels, model.scheme, scan, probabilities=by_label)
             write_measurements(folder.measurements, measurements)
         with self.meter.stage(ref.name, "report"):
             card = {**model.card, **identity(self.predictor)}
