@@ -14,6 +14,7 @@ from hilum.pages import strings
 from hilum.results.summary import title
 
 Line = dict[str, Any]
+T = strings.TEXT
 
 
 def organ_line(entry: Mapping[str, Any], scheme: LabelScheme) -> Line:
@@ -21,7 +22,7 @@ def organ_line(entry: Mapping[str, Any], scheme: LabelScheme) -> Line:
     name = title(entry)
     labels = [x for x in scheme.labels if x.organ == entry["name"] and x.kind == "organ"]
     label = next((x for x in labels if x.side == entry["side"]), labels[0])
-    least = "at least " if entry["cut_by_field_of_view"] else ""
+    least = T["at_least"] if entry["cut_by_field_of_view"] else ""
     lesions = entry["lesions_ml"]
     axes = [entry.get(key) for key in ("length_mm", "width_mm", "thickness_mm")]
     share = f" ({lesions / entry['volume_ml']:.0%})".replace("%", " %") if lesions and entry["volume_ml"] else ""
@@ -38,7 +39,7 @@ def organ_line(entry: Mapping[str, Any], scheme: LabelScheme) -> Line:
 
 def lesion_line(entry: Mapping[str, Any], scheme: LabelScheme, unsure: Mapping[str, Any] | None) -> Line:
     """One lesion's row."""
-    least = "at least " if entry["cut_by_field_of_view"] else ""
+    least = T["at_least"] if entry["cut_by_field_of_view"] else ""
     doubt: Mapping[str, Any] = next((x for x in (unsure or {}).get("lesions", []) if x["id"] == entry["id"]), {})
     interval = ""
     if "low_ml" in doubt:
@@ -66,22 +67,25 @@ def lesion_facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
     renal = entry.get("renal") or {}
     scores = renal.get("nephrometry") or {}
     lines: list[tuple[str, str | None]] = [
-        ("Place", strings.place(entry)),
-        ("Long × short axis", f"{_bare(entry['long_axis_mm'])} × {_bare(entry['short_axis_mm'])} mm, axial"),
-        ("Longest in any direction", strings.millimetres(entry["any_direction_mm"])),
-        ("Volume", strings.millilitres(entry["volume_ml"])),
-        ("Composition", _composition(entry)),
-        ("Density", None if entry.get("hu_mean") is None else density(entry)),
-        ("Enhancement", _enhancement(entry.get("enhancement"))),
-        ("Necrosis", _necrosis(entry.get("necrosis")) if entry["kind"] == "tumour" else None),
-        ("Exophytic", None if entry.get("exophytic_percent") is None else _percent(entry["exophytic_percent"])),
-        ("Contact with the organ", _unit(entry.get("contact_area_cm2"), "cm²")),
-        ("Satellites", strings.listed([f"lesion {n}" for n in entry.get("satellite_ids") or []]) or None),
-        ("T stage, by size only", _score_text(entry.get("t_stage_by_size"), "")),
-        ("R.E.N.A.L.", _nephrometry(scores)),
-        ("PADUA", _score_text((renal.get("padua") or {}).get("total"), "")),
-        ("C-index", _decimal(renal.get("c_index"))),
-        ("Resection", _resection(renal.get("resection"))),
+        (T["place"], strings.place(entry)),
+        (T["diameters"], T["axial"].format(f"{_bare(entry['long_axis_mm'])} × {_bare(entry['short_axis_mm'])}")),
+        (T["any_direction"], strings.millimetres(entry["any_direction_mm"])),
+        (T["volume"], strings.millilitres(entry["volume_ml"])),
+        (T["composition"], _composition(entry)),
+        (T["density"], None if entry.get("hu_mean") is None else density(entry)),
+        (T["enhancement"], _enhancement(entry.get("enhancement"))),
+        (T["necrosis"], _necrosis(entry.get("necrosis")) if entry["kind"] == "tumour" else None),
+        (T["exophytic"], None if entry.get("exophytic_percent") is None else _percent(entry["exophytic_percent"])),
+        (T["contact"], _unit(entry.get("contact_area_cm2"), "cm²")),
+        (
+            T["satellites"],
+            strings.listed([T["lesion_number"].format(n) for n in entry.get("satellite_ids") or []]) or None,
+        ),
+        (T["t_stage"], _score_text(entry.get("t_stage_by_size"), "")),
+        (T["nephrometry"], _nephrometry(scores)),
+        (T["padua"], _score_text((renal.get("padua") or {}).get("total"), "")),
+        (T["c_index"], _decimal(renal.get("c_index"))),
+        (T["resection"], _resection(renal.get("resection"))),
     ]
     return [(name, text) for name, text in lines if text]
 
@@ -96,7 +100,7 @@ def followup_lines(follow: Mapping[str, Any] | None, lesions: Sequence[Mapping[s
         lesion = now[entry["id"]]
         rows.append(
             {
-                "name": f"{lesion['label'].capitalize()} {entry['id']} (was {entry['previous_id']})",
+                "name": T["was"].format(lesion["label"].capitalize(), entry["id"], entry["previous_id"]),
                 "status": _status(entry),
                 "before": f"{_bare(entry['long_axis_before_mm'])} mm, {strings.millilitres(entry['volume_before_ml'])}",
                 "now": f"{_bare(lesion['long_axis_mm'])} mm, {strings.millilitres(lesion['volume_ml'])}",
@@ -110,10 +114,12 @@ def followup_lines(follow: Mapping[str, Any] | None, lesions: Sequence[Mapping[s
     for number in follow["new_ids"]:
         lesion = now[number]
         size = f"{_bare(lesion['long_axis_mm'])} mm, {strings.millilitres(lesion['volume_ml'])}"
-        rows.append(_bare_row(f"{lesion['label'].capitalize()} {number}", "new", strings.DASH, size))
+        rows.append(_bare_row(f"{lesion['label'].capitalize()} {number}", T["new"], strings.DASH, size))
     for lesion in follow["vanished"]:
         size = f"{_bare(lesion['long_axis_mm'])} mm, {strings.millilitres(lesion['volume_ml'])}"
-        rows.append(_bare_row(f"{lesion['label'].capitalize()} (was {lesion['id']})", "vanished", size, strings.DASH))
+        rows.append(
+            _bare_row(T["gone"].format(lesion["label"].capitalize(), lesion["id"]), T["vanished"], size, strings.DASH)
+        )
     recist = follow["recist"]
     return {"rows": rows, "recist": recist, "lead": _followup_lead(follow), "fit": _fit(follow["registration"])}
 
@@ -124,9 +130,9 @@ def split_line(table: Mapping[str, Any]) -> str:
     if not split:
         return ""
     if split["not_computable"]:
-        return f"Split function estimate: not computable {split['not_computable']}."
+        return T["split_not"].format(split["not_computable"])
     right, left = split["right_percent"], split["left_percent"]
-    return f"Split function estimate: {right:.0f} % right, {left:.0f} % left ({split['basis'].split(',')[0]})."
+    return T["split"].format(right, left, split["basis"].split(",")[0])
 
 
 def density(entry: Mapping[str, Any]) -> str:
@@ -143,16 +149,16 @@ def _bare_row(name: str, status: str, before: str, now: str) -> Line:
 
 def _status(entry: Mapping[str, Any]) -> str:
     if not entry["volume_beyond_grid_error"]:
-        return "the same, within the grids' error"
-    return "grew" if entry["volume_change_ml"] > 0 else "shrank"
+        return T["same"]
+    return T["grew"] if entry["volume_change_ml"] > 0 else T["shrank"]
 
 
 def _followup_lead(follow: Mapping[str, Any]) -> str:
-    when = f"{follow['days']:.0f} days after " if follow.get("days") is not None else "Compared with "
-    name = f"“{follow['previous']}”" if follow.get("previous") else "the previous date"
-    parts = [strings.counted(len(follow["matched"]), "lesion") + " found again"]
-    parts += [f"{strings.counted(len(follow['new_ids']), 'lesion')} new"] if follow["new_ids"] else []
-    parts += [f"{strings.counted(len(follow['vanished']), 'lesion')} vanished"] if follow["vanished"] else []
+    when = T["days_after"].format(follow["days"]) if follow.get("days") is not None else T["compared"]
+    name = f"“{follow['previous']}”" if follow.get("previous") else T["previous"]
+    parts = [T["found_again"].format(_lesions(follow["matched"]))]
+    parts += [T["are_new"].format(_lesions(follow["new_ids"]))] if follow["new_ids"] else []
+    parts += [T["are_gone"].format(_lesions(follow["vanished"]))] if follow["vanished"] else []
     return f"{when}{name}: {', '.join(parts)}."
 
 
@@ -161,15 +167,18 @@ def _fit(registration: Sequence[Mapping[str, Any]]) -> str:
     for entry in registration:
         if entry["dice"] is not None:
             name = f"{entry['side']} {entry['organ']}".strip()
-            moved = f"moved {entry['moved_mm']:.0f} mm, turned {entry['turned_degrees']:.0f}°"
-            parts.append(f"{name}: {moved}, Dice {entry['dice']:.2f}")
-    return "Organs laid on each other: " + "; ".join(parts) + "." if parts else ""
+            parts.append(T["moved"].format(name, entry["moved_mm"], entry["turned_degrees"], entry["dice"]))
+    return T["laid"].format("; ".join(parts)) if parts else ""
+
+
+def _lesions(found: Sequence[Any]) -> str:
+    return strings.counted(len(found), T["lesion_word"])
 
 
 def _days(value: float | None) -> str:
     if value is None:
         return strings.DASH
-    return f"{value:.0f} days" if value < 730 else f"{value / 365.25:.1f} years"
+    return T["days"].format(value) if value < 730 else T["years"].format(value / 365.25)
 
 
 def _bare(mm: float) -> str:
@@ -193,8 +202,8 @@ def _score_text(score: Mapping[str, Any] | None, otherwise: str = strings.DASH) 
     if score.get("value") is not None:
         return str(score["value"])
     if score.get("low") is not None and score.get("high") is not None:
-        return f"{score['low']} to {score['high']} ({score['not_computable']})"
-    return otherwise if otherwise == strings.DASH else f"not computable {score['not_computable']}"
+        return T["span"].format(score["low"], score["high"], score["not_computable"])
+    return otherwise if otherwise == strings.DASH else T["not_computable"].format(score["not_computable"])
 
 
 def _nephrometry(scores: Mapping[str, Any]) -> str:
@@ -202,11 +211,11 @@ def _nephrometry(scores: Mapping[str, Any]) -> str:
         return ""
     total = scores.get("total") or {}
     if total.get("value") is None and total.get("low") is None:
-        return f"not computable {total.get('not_computable') or ''}".strip()
+        return T["not_computable"].format(total.get("not_computable") or "").strip()
     points = [f"{key.upper()}{scores[key]['points']}" for key in "renl" if (scores.get(key) or {}).get("points")]
-    complexity = f", {total['complexity']} complexity" if total.get("complexity") else ""
+    complexity = T["complexity"].format(total["complexity"]) if total.get("complexity") else ""
     low, high = total.get("low"), total.get("high")
-    span = f", {low} to {high} by the sinus’s uncertainty" if low is not None and low != high else ""
+    span = T["sinus_span"].format(low, high) if low is not None and low != high else ""
     return f"{_score_text(total, '')} ({' '.join(points)}{complexity}{span})"
 
 
@@ -222,19 +231,18 @@ def _resection(score: Mapping[str, Any] | None) -> str:
     if score.get("value") is None:
         return _score_text(score, "")
     left = score["remaining_parenchyma_percent"]
-    size = strings.millilitres(score["value"])
-    return f"{size} with a margin of {score['margin_mm']:g} mm, {left:.0f} % of own tissue left"
+    return T["margin"].format(strings.millilitres(score["value"]), score["margin_mm"], left)
 
 
 def _composition(entry: Mapping[str, Any]) -> str:
     found = entry.get("composition") or {}
-    return f"{found['value']} (by {found['basis']})" if found.get("value") else ""
+    return T["by"].format(found["value"], found["basis"]) if found.get("value") else ""
 
 
 def _necrosis(found: Mapping[str, Any] | None) -> str:
     if not found or found.get("percent") is None:
         return ""
-    return f"{found['percent']:.0f} % of the volume ({found['basis']})"
+    return T["of_volume"].format(found["percent"], found["basis"])
 
 
 def _enhancement(found: Mapping[str, Any] | None) -> str:
