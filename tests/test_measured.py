@@ -84,6 +84,15 @@ def test_another_protocol_measures_nothing_again(
                     assert near(got["cases"][case][region][metric], value)
 
 
+def test_what_several_evaluations_measured_comes_together(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = {name: evaluate(*folders, name, tmp_path / name) for name in ("kits23", "plain", "lits")}
+    forbid(monkeypatch)
+    for name, scores in want.items():
+        assert evaluate(*folders, name, tmp_path / f"again_{name}")["cases"] == scores["cases"]
+
+
 @pytest.mark.parametrize("change", ["prediction", "header", "code", "damage"])
 def test_what_changed_is_measured_anew(
     folders: tuple[Path, Path], tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch

@@ -71,10 +71,12 @@ class Shelf:
         digest = self._digest(truth, prediction)
         sources = str(truth), "no prediction" if prediction is None else str(prediction)
         for turned in (False, True) if digest and same_grid else (False,) if digest else ():
-            for file in self._places(_name(digest, turned)):
-                found = _remembered(file, sources, same_grid, turned)
-                if found is not None:
-                    return found
+            files = self._places(_name(digest, turned))
+            entries = [entry for file in files if (entry := _remembered(file, sources, same_grid, turned)) is not None]
+            if entries:
+                for entry in entries[1:]:  # what other evaluations measured of the same files comes to ours
+                    entries[0].pair.memo.known.update(entry.pair.memo.known)
+                return entries[0]
         first = read_volume(truth)
         if prediction is None:
             second = Volume(np.zeros(first.shape, np.uint8), first.affine, sources[1])
