@@ -19,12 +19,12 @@ def data_list(options: argparse.Namespace) -> int:
     for name, text in describe().items():
         facts = facts_of(name)
         table[name] = {"text": text}
-        lines.append(f"{name:8} {text}")
+        lines.append(f"{name:12} {text}")
         if facts is not None:
             size = f"{facts.size_gb:.0f} GB" if facts.size_gb else "size depends on the part"
             how = "hilum data fetch" if facts.remote is not None else "by hand: 'hilum data fetch' says how"
-            lines.append(f"{'':8}   {facts.cases}; about {size}; {facts.licence}; {how}")
-            lines.append(f"{'':8}   cite: {facts.citation}")
+            lines.append(f"{'':12}   {facts.cases}; about {size}; {facts.licence}; {how}")
+            lines.append(f"{'':12}   cite: {facts.citation}")
             table[name] |= {
                 "title": facts.title,
                 "cases": facts.cases,
