@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hilum.cli.judge import numbers_of
 from hilum.errors import DatasetError, UsageError
 from hilum.judge.claims import ways
 from hilum.judge.evaluate import evaluate
@@ -155,6 +156,15 @@ def test_where_a_claimed_mean_comes_from(tmp_path: Path) -> None:
     assert ways(two, "iou")["binary_and_background"] == 1.0
     with pytest.raises(UsageError, match="claimed metric"):
         ways(two, "hd95")
+
+
+def test_numbers_of_the_command_line(tmp_path: Path) -> None:
+    assert numbers_of(["dice=0.01", "iou = 2"], "--margin") == {"dice": 0.01, "iou": 2.0}
+    for text in ("dice", "dice=", "dice=much"):
+        with pytest.raises(UsageError, match="--margin"):
+            numbers_of([text], "--margin")
+    with pytest.raises(UsageError, match="claimed metric"):
+        evaluate(tmp_path, tmp_path, "plain", tmp_path / "out", claimed={"hd95": 1.0})
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 from hilum.cores import cpu_count
 from hilum.errors import HilumError, UsageError
 from hilum.files import write_json, write_text
+from hilum.judge.claims import ways
 from hilum.judge.jobs import Job, Missing, jobs_of, score_job, score_pair
 from hilum.judge.measured import Shelf
 from hilum.judge.pair import make_pair
@@ -78,6 +79,8 @@ def evaluate(
     labels = scheme_of(rules, scheme)
     if missing not in ("fail", "skip", "zero"):
         raise UsageError(f"missing = {missing!r}", wanted="fail, skip or zero")
+    for metric in claimed or {}:
+        ways({}, metric)  # a metric that nobody can check is refused before the work
     pairing = pair_cases(Path(truth), Path(prediction))
     jobs, failures, warnings = jobs_of(pairing, missing, Path(truth), Path(prediction), probabilities)
     shelf = Shelf(Path(out) if keep else None)
