@@ -3,6 +3,7 @@
     MODEL/model.json            format, network, plan, labels, inference, post-processing, card, checksums
     MODEL/weights.safetensors   (weights_0.safetensors, weights_1.safetensors, ... where folds are averaged)
     MODEL/recipe.toml           what a person chose when it was trained
+    MODEL/locator               a small model of its own that finds organs at low resolution
     MODEL/first                 a model folder of its own, whose labels a cascade is given as more channels
 
 Comes in: a folder, or the name of a model that ships with hilum. Goes out: a ``Model``, checked: format number,
@@ -134,6 +135,7 @@ def save_model(
     recipe_toml: str = "",
     dtype: str = "float32",
     first: str | Path | None = None,
+    locator: str | Path | None = None,
 ) -> Path:
     """Write a model folder whole or not at all, and read it back.
 
@@ -148,6 +150,7 @@ def save_model(
         card: facts for people, JSON types.
         recipe_toml: the recipe's text.
         first: of a cascade: the folder of the model before this one; it is copied.
+        locator: the folder of a small model that finds organs first; it is copied.
         dtype: "float32", or "float16" for files half as large (rounded to 11 bits; the network still runs in fp32).
 
     Raises:
@@ -181,10 +184,14 @@ def save_model(
         }
         if first is not None:
             table["first"] = load_model(first).hash
+        if locator is not None:
+            table["locator"] = load_model(locator).hash
         write_json(part / "model.json", plain(table))
         write_text(part / "recipe.toml", recipe_toml)
         if first is not None:
             shutil.copytree(_find(first), part / "first")
+        if locator is not None:
+            shutil.copytree(_find(locator), part / "locator")
         _compare(load_model(part), stored, folder)
     return folder
 
@@ -201,7 +208,8 @@ def load_model(path_or_name: str | Path) -> Model:
     try:
         spec = NetworkSpec(**table["network"])
         plan, scheme = Plan.from_json(table["plan"]), scheme_from(table["scheme"])
-        inference = InferenceOptions(**{key: _tupled(value) for key, value in table["inference"].items()})
+        said = dict(table["inference"])
+        inference = InferenceOptions(**said | {"mirror_axes": tuple(said.get("mirror_axes", ()))})
         steps = tuple(dict(step) for step in table["postprocess"])
         listed = [(str(item["file"]), str(item["sha256"])) for item in table["weights"]]
     except (KeyError, TypeError, ValueError, AssertionError, HilumError) as error:
@@ -285,11 +293,8 @@ def _check_head(spec: NetworkSpec, scheme: LabelScheme, file: Path) -> None:
     if spec.head not in counts:
         raise _damaged(file, f"has a network head {spec.head!r}, which is none of {sorted(counts)}")
     if spec.out_channels != counts[spec.head]:
-        raise _damaged(
-            file,
-            f"has {spec.out_channels} network outputs where scheme {scheme.name!r} has {counts[spec.head]} "
-            f"{'classes' if spec.head == 'labels' else 'regions'}",
-        )
+        what = f"{counts[spec.head]} {'classes' if spec.head == 'labels' else 'regions'}"
+        raise _damaged(file, f"has {spec.out_channels} network outputs where scheme {scheme.name!r} has {what}")
     if spec.head == "regions":
         try:
             scheme.writers()
@@ -385,10 +390,6 @@ def _weights_name(fold: int, folds: int) -> str:
 def _sha256(file: Path) -> str:
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _damaged(file: Path, found: str) -> ModelError:
