@@ -66,7 +66,7 @@ def case_report(
     first = sorted(lesions, key=lambda x: (x["kind"] != "tumour", -x["long_axis_mm"]))
     drawn = sorted(first[:MOST_LESION_PICTURES], key=lambda x: (x["kind"] != "tumour", x["id"]))
     view = scene(lesion_map(labels, scheme, lesions), scheme, lesions)
-    unsure, gate = measurements.get("uncertainty"), measurements.get("quality")
+    gate = measurements.get("quality")
     why = list((gate or {}).get("why", []))
     told = [*measurements["warnings"], *_card_warnings(model_card)]
     rows = case_rows(scan, labels, scheme, truth)
@@ -80,14 +80,7 @@ def case_report(
         "why": why,
         "warnings": [],
         "told": [text for text in told if not any(_same(text, other) for other in why)],
-        "organs": [organ_line(x, scheme) for x in measurements["organs"]],
-        "split": split_line(measurements),
-        "lesions": [lesion_line(x, scheme, unsure) for x in lesions],
-        "has_hu": scan is not None,
-        "has_renal": any(x.get("renal") for x in lesions),
-        "has_interval": any("low_ml" in x for x in (unsure or {}).get("lesions", [])),
-        "has_confidence": bool((unsure or {}).get("lesions")),
-        "unsure_how": strings.unsure_how(unsure),
+        **_tables(measurements, scheme, scan is not None),
         "cards": [_card(x, image, inside, scheme) for x in drawn],
         "lesions_left": len(lesions) - len(drawn),
         "scene": view,
@@ -98,16 +91,40 @@ def case_report(
         "legend": _legend(scheme, [x for x in (labels, truth) if x is not None]),
         "agreement": AGREEMENT if truth is not None else (),
         "score_table": tables.value_table(scores) if scores else None,
-        "method": strings.method(measurements["smallest_lesion_voxels"]),
-        "definitions": measurements.get("definitions") or {},
-        "scan_facts": _scan_facts(scan if scan is not None else labels),
-        "model_facts": strings.facts(model_card or {}),
-        "run_facts": strings.facts(run or {}),
+        **_making(scan if scan is not None else labels, measurements, model_card, run),
     }
     page = write_page(out_html, "case.html", context)
     with written(Path(out_html).with_name("thumbnail.jpg")) as part:
         part.write_bytes(thumbnail(view.still if view is not None else blank()))
     return page
+
+
+def _tables(measurements: Mapping[str, Any], scheme: LabelScheme, has_hu: bool) -> dict[str, Any]:
+    """The rows of organs and lesions, and which of their columns there are."""
+    lesions, unsure = measurements["lesions"], measurements.get("uncertainty")
+    return {
+        "organs": [organ_line(x, scheme) for x in measurements["organs"]],
+        "split": split_line(measurements),
+        "lesions": [lesion_line(x, scheme, unsure) for x in lesions],
+        "has_hu": has_hu,
+        "has_renal": any(x.get("renal") for x in lesions),
+        "has_interval": any("low_ml" in x for x in (unsure or {}).get("lesions", [])),
+        "has_confidence": bool((unsure or {}).get("lesions")),
+        "unsure_how": strings.unsure_how(unsure),
+    }
+
+
+def _making(
+    volume: Volume, measurements: Mapping[str, Any], card: Mapping[str, Any] | None, run: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """How it all came about: method, scores, scan, model, run."""
+    return {
+        "method": strings.method(measurements["smallest_lesion_voxels"]),
+        "definitions": measurements.get("definitions") or {},
+        "scan_facts": _scan_facts(volume),
+        "model_facts": strings.facts(card or {}),
+        "run_facts": strings.facts(run or {}),
+    }
 
 
 def _card(lesion: Mapping[str, Any], scan: Volume | None, labels: Volume, scheme: LabelScheme) -> dict[str, Any]:
