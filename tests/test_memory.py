@@ -103,6 +103,7 @@ def test_networks_are_counted_without_being_run(model):
     assert large == pytest.approx(2 * small, rel=0.1) and network_bytes(predictor) > small
 
 
+@pytest.mark.slow
 def test_the_promise_is_kept(tmp_path, model):
     """In a process of its own: the highest memory that the system saw stays below, and the labels are the same."""
     for number in range(2):
