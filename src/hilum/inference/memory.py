@@ -135,7 +135,7 @@ def plan_memory(
     streamed = predictor.device.type == "cpu"
     ways = [Way(True, streamed)] if streamed else [Way(True, False), Way(True, True)]
     ways += [Way(False, False), Way(False, True)] if not streamed else [Way(False, True)]
-    networks = {id(member): network_bytes(member) for member in members_of(predictor)}
+    networks = {id(part): network_bytes(part) for member in members_of(predictor) for part in _parts(member)}
     least: MemoryPlan | None = None
     for way in ways:
         stages = {
@@ -159,6 +159,12 @@ def members_of(predictor: Predictor | Ensemble) -> Sequence[Predictor]:
     """The predictors of an ensemble, or the one that it is."""
     members: Sequence[Predictor] = getattr(predictor, "members", None) or (predictor,)  # type: ignore[assignment]
     return members
+
+
+def _parts(member: Predictor) -> list[Predictor]:
+    """The predictor, the models before it in a cascade, and its locator."""
+    before = [other for other in (member.first, member.locator) if other is not None]
+    return [member, *(part for other in before for part in _parts(other))]
 
 
 def network_bytes(predictor: Predictor) -> float:
@@ -237,17 +243,19 @@ def _stages(
     scan = facts.kept_bytes * voxels
     maps = 1 + (len(predictor.shown) + 2 if probabilities else 0)
     prepared, working, slabs = 0.0, 0.0, 0.0
-    for member in members:
-        own = _member(member, facts, streamed, probabilities or len(members) > 1)
+    cascades = sum(len(_parts(member)) - 1 for member in members)
+    for part in (part for member in members for part in _parts(member)):
+        own = _member(part, facts, streamed, probabilities or len(members) > 1)
         prepared += own["prepared"]
         slabs += own["slabs"] + own["export"]
-        working = max(working, networks[id(member)], own["resampling"])
+        working = max(working, networks[id(part)], own["resampling"])
         if streamed:
             slabs += own["resampling"] if len(members) > 1 else 0.0
     return {
         "read": facts.reading_bytes * voxels,
         "prepare": scan + prepared + (0.0 if streamed else working),
-        "predict": scan + prepared + slabs + working + maps * voxels,
+        # a cascade keeps what the model before found, on the scan's grid and on its own
+        "predict": scan + prepared + slabs + working + (maps + 3 * cascades) * voxels,
         # post-processing, writing and reading back, measuring, pages: up to three more arrays of labels
         "finish": scan + maps * voxels + 3.3 * voxels,
     }
