@@ -73,7 +73,9 @@ class View:
     def cut(self, array_DHW: np.ndarray) -> np.ndarray:
         """(rows, columns): the voxels of this view as they are displayed, one pixel a voxel."""
         cut_axis, down, across = _AXES[self.plane]
-        picture = array_DHW.take(self.index, axis=cut_axis)[slice(*self.box[down]), slice(*self.box[across])]
+        # not take(): of a reversed view it copies the whole volume first
+        plane = np.moveaxis(array_DHW, cut_axis, 0)[self.index]
+        picture = plane[slice(*self.box[down]), slice(*self.box[across])]
         shown: np.ndarray = picture if self.plane == "axial" else picture[::-1]  # S grows upwards
         return shown
 
