@@ -21,6 +21,7 @@ LEAVES = [[v] for v in VERBS if v not in ("data", "model")] + [
     ["data", "verify"],
     ["data", "split"],
     ["data", "folds"],
+    ["data", "explore"],
     ["data", "phantom"],
     ["data", "paint"],
     ["model", "list"],

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hilum.cli.explore import explore_words
 from hilum.cli.sets import set_words
 from hilum.cli.words import add_verb, answered, progress_of
 
@@ -86,6 +87,7 @@ def data_words(verbs: Any) -> None:
     parser = verbs.add_parser("data", help="data sets: which kinds are known; make synthetic ones")
     parts = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     set_words(parts)
+    explore_words(parts)
     text = "write synthetic abdominal CT with exact labels (kidney, tumour, cyst)"
     words = add_verb(parts, "phantom", data_phantom, text, "hilum data phantom phantoms --cases 20 --seed 7")
     words.add_argument("path", metavar="OUT", help="folder to write to")

@@ -148,7 +148,7 @@ def _checked_labels(volume: Volume, findings: list[Finding], where: str, scheme:
         if scheme is not None:
             checked = volume.with_array(scheme.check(volume.array, where))
         else:
-            checked = volume.with_array(_as_labels(volume))
+            checked = volume.with_array(as_labels(volume))
     except LabelError as error:
         findings.append(Finding("no-labels", error.found, where, error.fix or ""))
         return None
@@ -159,7 +159,7 @@ def _checked_labels(volume: Volume, findings: list[Finding], where: str, scheme:
     return checked.with_array(checked.array)
 
 
-def _as_labels(volume: Volume) -> np.ndarray:
+def as_labels(volume: Volume) -> np.ndarray:
     """Any label map of integers 0 to 255."""
     array = volume.array
     low, high = float(array.min()), float(array.max())

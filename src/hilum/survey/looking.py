@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,7 +26,13 @@ FORMAT = 1
 
 
 def look_at(
-    orders: Sequence[Order], memory: Path, workers: int | None, progress: Progress, title: str
+    orders: Sequence[Order],
+    memory: Path,
+    workers: int | None,
+    progress: Progress,
+    title: str,
+    look: Callable[[Any], dict[str, Any]] = inspect_case,
+    asked: Sequence[Any] = (),
 ) -> list[dict[str, Any]]:
     """Records of all cases.
 
@@ -36,13 +42,15 @@ def look_at(
         workers: processes; None means one for each core, at most 8 (a case takes up to 3 GB).
         progress: counts cases.
         title: what is being done.
+        look: what is done with each order, a function of a module; its answer is the record.
+        asked: what else must be equal for a record to hold.
 
     Raises:
         InputError: a process died.
         OutputError: the memory cannot be written.
     """
     known = _remembered(memory)
-    keys = {order.case.name: state_of(order) for order in orders}
+    keys = {order.case.name: [*state_of(order), *asked] for order in orders}
     found = {name: known[name]["record"] for name, key in keys.items() if known.get(name, {}).get("key") == key}
     todo = [order for order in orders if order.case.name not in found]
     bar = progress.stage(title, len(orders))
@@ -62,15 +70,17 @@ def look_at(
         count = min(
             len(todo), workers or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
         )
-        for order, record in _in_processes(todo, count) if count > 1 else ((o, inspect_case(o)) for o in todo):
+        for order, record in _in_processes(todo, count, look) if count > 1 else ((o, look(o)) for o in todo):
             keep(order, record)
     return [found[order.case.name] for order in orders]
 
 
-def _in_processes(todo: Sequence[Order], count: int) -> Iterator[tuple[Order, dict[str, Any]]]:
+def _in_processes(
+    todo: Sequence[Order], count: int, look: Callable[[Any], dict[str, Any]]
+) -> Iterator[tuple[Order, dict[str, Any]]]:
     # "spawn": forking a process that already has threads can hang
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(inspect_case, order): order for order in todo}
+        running = {pool.submit(look, order): order for order in todo}
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
