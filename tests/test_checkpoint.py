@@ -113,7 +113,7 @@ def test_a_full_disk_in_safetensors_words(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("hilum.model.save_file", full)
+    monkeypatch.setattr("hilum.model.tensors.save_file", full)
     with pytest.raises(OutputError, match="the disk is full"):
         one(tmp_path / "checkpoint")
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from hilum import model as models
 from hilum.config import InferenceOptions
 from hilum.errors import ModelError, OutputError, UsageError
 from hilum.labels import SCHEMES
@@ -187,7 +186,7 @@ def test_a_run_stands_for_its_model(tmp_path: Path) -> None:
 
 
 def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "__file__", str(tmp_path / "model.py"))
+    monkeypatch.setattr("hilum.model.loading.BUILT_IN", tmp_path / "models")
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "models" / "tiny")
     assert built_in_models() == {"tiny": "a test"}
