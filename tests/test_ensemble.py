@@ -98,3 +98,16 @@ def test_a_map_is_interpolated_slice_by_slice():
     exporter.take(shares[2:].clone())
     full = torch.nn.functional.interpolate(shares[None, None], size=(11, 9, 7), mode="trilinear", align_corners=False)
     assert np.abs(exporter.map_ZYX - full[0, 0].numpy() * 255).max() <= 0.51
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_map_takes_the_nearest_along_the_axis_that_logits_do(axis):
+    shares = torch.rand((5, 6, 7), generator=torch.Generator().manual_seed(axis))
+    target = (11, 13, 9)
+    exporter = MapExporter((5, 6, 7), target, axis)
+    exporter.take(shares[:2].clone())
+    exporter.take(shares[2:].clone())
+    sharp = [target[axis] if a == axis else n for a, n in enumerate(shares.shape)]
+    picked = torch.nn.functional.interpolate(shares[None, None], size=sharp, mode="nearest-exact")
+    full = torch.nn.functional.interpolate(picked, size=target, mode="trilinear", align_corners=False)
+    assert np.abs(exporter.map_ZYX - full[0, 0].numpy() * 255).max() <= 0.51

@@ -109,10 +109,7 @@ class LabelExporter:
         self.probabilities_KZYX = np.zeros((shown, *target), np.uint8) if probabilities else None
         self.entropy_ZYX = np.zeros(target, np.uint8) if probabilities else None
         self._nearest_axis = nearest_axis
-        self._z, self._y, self._x = (
-            Axis.nearest(old, new) if axis == nearest_axis else Axis.between(old, new)
-            for axis, (old, new) in enumerate(zip(prepared, target, strict=True))
-        )
+        self._z, self._y, self._x = _axes(prepared, target, nearest_axis)
         self._taken = self._written = 0
         self._planes: dict[int, _Plane] = {}
         self._inplane: dict[int, torch.Tensor] = {}
@@ -206,20 +203,25 @@ class MapExporter:
     Args:
         prepared: (D, H, W) of the planes.
         target: (Z, Y, X) of the scan in ``SPL`` order.
+        nearest_axis: the prepared axis (0, 1, 2) along which the nearest number is taken, as for logits.
 
     Attributes:
         map_ZYX: complete after the last plane; interpolated linearly.
     """
 
-    def __init__(self, prepared: Shape, target: Shape):
+    def __init__(self, prepared: Shape, target: Shape, nearest_axis: int | None = None):
         self.map_ZYX = np.zeros(target, np.uint8)
-        self._z = Axis.between(prepared[0], target[0])
+        self._z, *in_plane = _axes(prepared, target, nearest_axis)
+        self._picks = [None if axis + 1 != nearest_axis else line.low for axis, line in enumerate(in_plane)]
         self._taken = self._written = 0
         self._planes: dict[int, torch.Tensor] = {}
 
     def take(self, shares_DHW: torch.Tensor) -> None:
         """The next planes; the caller may reuse the memory."""
         for plane_HW in shares_DHW:
+            for axis, picks in enumerate(self._picks):
+                if picks is not None:
+                    plane_HW = plane_HW.index_select(axis, torch.from_numpy(picks).to(plane_HW.device))
             self._planes[self._taken] = functional.interpolate(
                 plane_HW[None, None], size=self.map_ZYX.shape[1:], mode="bilinear", align_corners=False
             )[0, 0].clone()
@@ -231,6 +233,15 @@ class MapExporter:
                 self._written += 1
             still = int(self._z.low[self._written]) if self._written < len(self.map_ZYX) else self._taken
             self._planes = {index: plane for index, plane in self._planes.items() if index >= still}
+
+
+def _axes(prepared: Shape, target: Shape, nearest_axis: int | None) -> tuple[Axis, Axis, Axis]:
+    """How each axis is interpolated."""
+    z, y, x = (
+        Axis.nearest(old, new) if axis == nearest_axis else Axis.between(old, new)
+        for axis, (old, new) in enumerate(zip(prepared, target, strict=True))
+    )
+    return z, y, x
 
 
 def background_logits(outputs: int, *, regions: bool) -> tuple[float, ...]:

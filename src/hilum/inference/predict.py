@@ -173,7 +173,8 @@ class Predictor:
                 writers=self.writers,
                 nearest_axis=case.nearest_axis,
             )
-            contradiction = MapExporter(case.grid.shape, target) if probabilities and self.disagreeing else None
+            wanted = probabilities and self.disagreeing
+            contradiction = MapExporter(case.grid.shape, target, case.nearest_axis) if wanted else None
             border = Border(regions=bool(self.writers)) if search.found is not None else None
             for planes in self.planes(case, search, count, disagreement=contradiction is not None, progress=progress):
                 at = time.perf_counter()
