@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hilum.errors import UsageError
-from hilum.inference.memory import network_bytes, parse_memory, plan_memory, traced_bytes
+from hilum.inference.memory import _member, network_bytes, parse_memory, plan_memory, traced_bytes
 from hilum.inference.predict import Predictor
 from hilum.inference.source import TileSource
 from hilum.patches.tiles import tile_starts
 from hilum.pipeline import segment
+from hilum.prepare.conventions import Conventions
 from hilum.prepare.preprocess import prepare_scan, stream_scan
 from hilum.prepare.resample import ImageSlabs, resample_image
 from hilum.scans import write_scan
@@ -83,6 +86,38 @@ def test_more_slices_need_what_their_own_arrays_need(model):
     ]
     grown = (plans[1]["predict"] - plans[0]["predict"]) / (800 * 512 * 512)
     assert grown == pytest.approx(3, abs=0.01)  # int16 in, uint8 out
+
+
+def test_fractions_of_hu_take_twice_the_room(model):
+    facts = Peek(grid_of((400, 300, 300), SPACING_MM), 2, 2)
+    whole = Predictor(model, "cpu")
+    fine = Predictor(replace(model, plan=replace(model.plan, conventions=Conventions(rounded=False))), "cpu")
+    for streamed in (False, True):
+        prepared = [_member(one, facts, streamed, False)["prepared"] for one in (whole, fine)]
+        assert prepared[1] == 2 * prepared[0] > 0
+    assert prepare_scan(scan_of(blocks((9, 8, 7)), SPACING_MM), fine.plan).image_DHW.dtype == np.float32
+    masked = replace(model.plan, conventions=Conventions(intensities="scan_nonzero"))
+    plans = [plan_memory(Predictor(one, "cpu"), {"a": facts}) for one in (model, replace(model, plan=masked))]
+    more = [plans[1].stages["a"][stage] - plans[0].stages["a"][stage] for stage in ("prepare", "predict")]
+    assert more == [4 * 400 * 300 * 300] * 2
+
+
+def test_a_cascade_is_planned_with_what_the_model_before_it_found(model):
+    facts = Peek(grid_of((400, 300, 300), SPACING_MM), 2, 2)
+    alone, second = Predictor(model, "cpu"), Predictor(model, "cpu")
+    second.first = alone
+    more = _member(second, facts, True, False)["prepared"] - _member(alone, facts, True, False)["prepared"]
+    assert more == math.prod(
+        prepare_scan(scan_of(np.zeros((400, 300, 300), np.uint8), SPACING_MM), model.plan).grid.shape
+    )
+
+
+def test_planning_reads_no_voxel(model, monkeypatch):
+    """A scan's own box and intensities are known only when it is read: the plan takes the largest."""
+    monkeypatch.setattr("hilum.prepare.preprocess.own_intensities", None)
+    plan = replace(model.plan, conventions=Conventions(intensities="scan", crop="nonzero"))
+    facts = Peek(grid_of((400, 300, 300), SPACING_MM), 2, 2)
+    assert plan_memory(Predictor(replace(model, plan=plan), "cpu"), {"a": facts}).planned_bytes > 0
 
 
 def test_the_least_that_would_do_does(model):

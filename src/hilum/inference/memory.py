@@ -16,7 +16,7 @@ import math
 import sys
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -240,11 +240,14 @@ def _stages(
     """Bytes of one scan in each of its stages, what earlier stages left included."""
     members = members_of(predictor)
     voxels = math.prod(facts.grid.shape)
-    scan = facts.kept_bytes * voxels
+    scan = float(facts.kept_bytes * voxels)
+    parts = [part for member in members for part in _parts(member)]
+    # a scan's own intensities within a mask: what lies outside it is replaced in a copy of fractions
+    scan += 4.0 * voxels * sum(part.plan.conventions.intensities == "scan_nonzero" for part in parts)
     maps = 1 + (len(predictor.shown) + 2 if probabilities else 0)
     prepared, working, slabs = 0.0, 0.0, 0.0
     cascades = sum(len(_parts(member)) - 1 for member in members)
-    for part in (part for member in members for part in _parts(member)):
+    for part in parts:
         own = _member(part, facts, streamed, probabilities or len(members) > 1)
         prepared += own["prepared"]
         slabs += own["slabs"] + own["export"]
@@ -262,7 +265,8 @@ def _stages(
 
 
 def _member(member: Predictor, facts: Peek, streamed: bool, shares: bool) -> dict[str, float]:
-    """What one model adds: its prepared scan, what resampling takes, its slabs and what exporting them takes."""
+    """What one model adds: its prepared scan (and what the model before it found there), what resampling takes, its
+    slabs and what exporting them takes."""
     case = _bare_case(member, facts)
     depth, height, width = (max(n, p) for n, p in zip(case.grid.shape, member.plan.patch, strict=True))
     _, rows, columns = case.source_inside.shape
@@ -270,10 +274,12 @@ def _member(member: Predictor, facts: Peek, streamed: bool, shares: bool) -> dic
     outputs = member.outputs + (1 if shares and member.disagreeing else 0)
     threads = member.threads or cpu_count()
     blocks = -(-min(depth, patch + ROWS) // ROWS)
-    window = 2.0 * min(depth, patch + 2 * ROWS) * height * width
+    voxel = case.slabs.dtype.itemsize  # int16, or float32 where a model wants fractions of HU
+    window = float(voxel) * min(depth, patch + 2 * ROWS) * height * width
+    found = 0.0 if member.first is None else float(math.prod(case.grid.shape))
     plane, target = height * width, rows * columns
     return {
-        "prepared": window * 1.5 if streamed else 2.0 * depth * plane,
+        "prepared": found + (window * 1.5 if streamed else float(voxel) * depth * plane),
         "resampling": float(min(threads, blocks) * case.slabs.block_bytes()),
         "slabs": 4.0 * (outputs + 1) * patch * plane + 4.0 * 3 * outputs * PLANES * plane,
         "export": 4.0 * outputs * (2 * plane + (3 + (4 if shares else 0)) * target),
@@ -281,11 +287,12 @@ def _member(member: Predictor, facts: Peek, streamed: bool, shares: bool) -> dic
 
 
 def _bare_case(member: Predictor, facts: Peek) -> StreamedCase:
-    """The scan as it will be prepared; its voxels take no memory."""
+    """The scan as it will be prepared if all of it is looked at; its voxels take no memory and are not read."""
     import numpy as np
 
     air = np.broadcast_to(np.int16(-1024), facts.grid.shape)
-    case = stream_scan(Volume.on(facts.grid, air), member.plan)
+    wants = replace(member.plan.conventions, crop="no", intensities="plan")
+    case = stream_scan(Volume.on(facts.grid, air), replace(member.plan, conventions=wants))
     assert not isinstance(case, Case)
     return case
 

@@ -10,7 +10,8 @@ Rules for the names "nnunet" are those of nnU-Net v2 (Isensee et al. 2021, doi:1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -104,8 +105,19 @@ def own_intensities(array: np.ndarray, conventions: Conventions) -> tuple[np.nda
     With "scan_nonzero" voxels outside become the mean, so that they are 0 after normalisation.
     """
     if conventions.intensities == "scan":
-        return array, float(array.mean(dtype=np.float64)), max(float(array.std(dtype=np.float64)), 1e-8)
+        return array, *_moments(array, None)
     mask = ndimage.binary_fill_holes(array != 0)
-    seen = array[mask] if mask.any() else array.ravel()
-    mean, deviation = float(seen.mean(dtype=np.float64)), max(float(seen.std(dtype=np.float64)), 1e-8)
+    mean, deviation = _moments(array, mask if mask.any() else None)
     return np.where(mask, array, np.float32(mean)), mean, deviation
+
+
+def _moments(array: np.ndarray, mask: np.ndarray | None) -> tuple[float, float]:
+    """Mean and deviation (at least 1e-8) of the voxels in a mask, slice by slice: NumPy's own copies all as float64."""
+
+    def total(function: Callable[[np.ndarray], np.ndarray]) -> float:
+        parts = (plane if mask is None else plane[mask[z]] for z, plane in enumerate(array))
+        return math.fsum(float(function(part.astype(np.float64)).sum()) for part in parts)
+
+    count = array.size if mask is None else int(np.count_nonzero(mask))
+    mean = total(lambda part: part) / count
+    return mean, max(math.sqrt(total(lambda part: (part - mean) ** 2) / count), 1e-8)
