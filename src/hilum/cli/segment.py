@@ -18,7 +18,7 @@ def segment(options: argparse.Namespace) -> int:
         options.model,
         Path(options.out),
         device=options.device,
-        mirror=True if options.mirror else None,
+        mirror=options.mirror,
         precision=options.precision,
         region=False if options.whole else True if options.region else None,
         ensemble=options.ensemble,
@@ -47,7 +47,12 @@ def segment_words(verbs: Any) -> None:
     )
     words.add_argument("--out", required=True, metavar="DIR", help="results folder; finished cases are not done again")
     words.add_argument("--device", default="auto", metavar="cpu|cuda|auto", help="default: a GPU if there is one")
-    words.add_argument("--mirror", action="store_true", help="average over mirrored copies (slower, a little better)")
+    words.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="average over mirrored copies, which takes up to eight times as long and is a little better; --no-mirror "
+        "leaves them out where the model asks for them, as imported nnU-Net models do (default: as the model says)",
+    )
     words.add_argument(
         "--probabilities",
         action="store_true",
