@@ -207,7 +207,12 @@ def test_frequencies_and_bounds_of_the_default_preset() -> None:
     items = draw(PRESETS["default"], 4000, 3, np.random.default_rng(0)).items
     assert np.mean([item.matrix is not None for item in items]) == pytest.approx(1 - 0.8 * 0.8, abs=0.03)
     names = [name for item in items for name, _ in item.changes]
-    for name, expected in (("gamma", 0.3), ("inverted_gamma", 0.1), ("blur", 0.2), ("low_resolution", 0.25)):
+    for name, expected in (
+        ("gamma", 0.3),
+        ("inverted_gamma", 0.1),
+        ("blur", 0.2 * 0.5),
+        ("low_resolution", 0.25 * 0.5),
+    ):
         assert names.count(name) / 4000 == pytest.approx(expected, abs=0.03), name
     assert np.mean([0 in item.flips for item in items]) == pytest.approx(0.5, abs=0.03)
     powers = [arguments[0] for item in items for name, arguments in item.changes if name == "gamma"]
@@ -277,13 +282,18 @@ def test_recipes_override_presets() -> None:
 @pytest.mark.parametrize(
     ("preset", "options", "message"),
     [
-        ("hefty", {}, r"patches.augment = 'hefty'; wanted one of \['none', 'light', 'default'\]"),
+        ("hefty", {}, r"patches.augment = 'hefty'; wanted one of \['none', 'light', 'default', .*patches.augment_own"),
         ("none", {"rotaton_degrees": 3}, "did you mean 'rotation_degrees'"),
         ("none", {"zoom": 3}, "rotation_probability"),
         ("none", {"noise_probability": 2}, "from 0 to 1"),
         ("none", {"noise_probability": True}, "from 0 to 1"),
         ("none", {"gamma_range": [1.5, 0.7]}, "two ascending numbers"),
         ("none", {"scale_range": [0, 1]}, "two ascending numbers"),
+        ("none", {"crop_range": [0.5, 1.1]}, "to 1, e.g."),
+        ("none", {"elastic_share": [0.1, 0.5]}, "0 to 0.4"),
+        ("none", {"histogram_points": 2}, "a whole number from 3 to 256"),
+        ("none", {"gamma_evenly": 1}, "true or false"),
+        ("none", {"window_shift_hu": -5}, "0 to 1000"),
         ("none", {"spatial_in_plane": 1}, "true or false"),
         ("none", {"mirror": [3]}, "2 left-right"),
     ],

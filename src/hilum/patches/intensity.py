@@ -1,4 +1,4 @@
-"""Changes of grey values: noise, blur, brightness, contrast, low resolution, gamma.
+"""Changes of grey values: noise, blur, brightness, contrast, low resolution, gamma, a random curve.
 
 Comes in: one image (C, D, H, W), float32, normalised, and the numbers that were drawn for it. Goes out: the changed
 image; most functions write into the one they were given. Nothing here draws numbers, except noise from its own seed,
@@ -46,9 +46,12 @@ def low_resolution(image: torch.Tensor, *factor: float) -> torch.Tensor:
     return along_axes(image, [_coarse_matrix(n, f) for n, f in zip(image.shape[1:], factor, strict=True)])
 
 
-def gamma(image: torch.Tensor, exponent: float) -> torch.Tensor:
-    """Raise the values, scaled to 0..1, to a power; mean and standard deviation stay what they were."""
+def gamma(image: torch.Tensor, exponent: float, keep_range: bool = False) -> torch.Tensor:
+    """Raise the values, scaled to 0..1, to a power; mean and standard deviation (or the range) stay what they were."""
     low, high = torch.aminmax(image)
+    if keep_range:
+        width = (high - low).clamp_min(1e-7)
+        return image.sub_(low).mul_(1 / width).pow_(exponent).mul_(width).add_(low)
     mean, sd = image.mean(), image.std(correction=0)
     image.sub_(low).mul_(1 / (high - low).clamp_min(1e-7)).pow_(exponent)
     # scaling back to the old range cancels out against restoring mean and standard deviation
@@ -56,12 +59,26 @@ def gamma(image: torch.Tensor, exponent: float) -> torch.Tensor:
     return image.mul_(stretch).add_(mean - image.mean())
 
 
-def inverted_gamma(image: torch.Tensor, exponent: float) -> torch.Tensor:
+def inverted_gamma(image: torch.Tensor, exponent: float, keep_range: bool = False) -> torch.Tensor:
     """``gamma`` of the negative image: changes the dark end as ``gamma`` changes the bright one."""
-    return gamma(image.neg_(), exponent).neg_()
+    return gamma(image.neg_(), exponent, keep_range).neg_()
 
 
-# In the order in which they are applied (nnU-Net v2's order).
+def histogram(image: torch.Tensor, *curve: float) -> torch.Tensor:
+    """Pass the values through a curve: its points are spread evenly over the image's range, 0 and 1 being its ends."""
+    low, high = torch.aminmax(image)
+    width = (high - low).clamp_min(1e-7)
+    points = torch.tensor(curve, dtype=image.dtype, device=image.device)
+    place = image.sub_(low).mul_((len(curve) - 1) / width)
+    below = place.to(torch.int32).clamp_(0, len(curve) - 2)
+    place.sub_(below)
+    # value and slope of each section in small tables, one look-up each
+    rise = points.diff()
+    base, slope = (table.index_select(0, below.reshape(-1)).view(image.shape) for table in (points[:-1], rise))
+    return base.addcmul_(place, slope).mul_(width).add_(low)
+
+
+# In the order in which they are applied (nnU-Net v2's order, then those that it does not have).
 CHANGES: dict[str, Change] = {
     "noise": noise,
     "blur": blur,
@@ -70,6 +87,7 @@ CHANGES: dict[str, Change] = {
     "low_resolution": low_resolution,
     "inverted_gamma": inverted_gamma,
     "gamma": gamma,
+    "histogram": histogram,
 }
 
 
