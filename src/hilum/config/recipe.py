@@ -29,7 +29,11 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What the plan must respect; zeros and empty lists mean "decide from the data"."""
+    """What the plan must respect; zeros and empty lists mean "decide from the data".
+
+    ``labels`` says how label maps come to the plan's spacing: "linear" gives a voxel to the class with the largest
+    linearly interpolated share, "nearest" to that of the nearest voxel.
+    """
 
     dims: Literal[2, 3] = 3
     spacing_mm: tuple[float, ...] = ()
@@ -40,6 +44,7 @@ class PrepareOptions:
     max_features: int = 320
     normalisation: Literal["ct", "zscore", "window"] = "ct"
     window_hu: tuple[float, ...] = ()
+    labels: Literal["linear", "nearest"] = "linear"
 
 
 @dataclass(frozen=True)
