@@ -42,11 +42,9 @@ def load_model(path_or_name: str | Path) -> Model:
         inference = InferenceOptions(**said | {"mirror_axes": tuple(said.get("mirror_axes", ()))})
         steps = tuple(dict(step) for step in table["postprocess"])
         listed = [(str(item["file"]), str(item["sha256"])) for item in table["weights"]]
-        exported = _exported(folder, table["engine"]) if "engine" in table else None
-    except ModelError:
-        raise
     except (KeyError, TypeError, ValueError, AssertionError, HilumError) as error:
         raise damaged(folder / "model.json", f"holds values that cannot be used ({error})") from error
+    exported = _exported(folder, table["engine"]) if "engine" in table else None
     _check_head(spec, scheme, folder / "model.json")
     weights = tuple(_load_weights(folder, name, checksum, spec) for name, checksum in listed)
     if not weights and exported is None:
@@ -132,23 +130,22 @@ def _load_weights(folder: Path, name: str, checksum: str, spec: NetworkSpec) -> 
 
 def _exported(folder: Path, table: dict[str, Any]) -> Exported:
     """The networks of an exported model; nothing of them is opened here but to compare checksums."""
-    if table["name"] not in ENGINES:
-        raise ModelError(
-            f"is for the engine {table['name']!r}",
-            where=folder / "model.json",
-            wanted=f"one of {list(ENGINES)}",
-            fix="take the hilum that wrote it",
-        )
-    networks = []
-    for fold in table["networks"]:
-        for item in fold:
-            check_file(_inside(folder, str(item["file"])), str(item["sha256"]))
-        networks.append(tuple(folder / str(item["file"]) for item in fold))
-    if not networks or not all(networks):
-        raise damaged(folder / "model.json", "lists no networks")
-    source = {str(key): str(value) for key, value in table["source"].items()}
-    kept = int(table["activation_bytes"])
-    return Exported(table["name"], str(table["precision"]), bool(table["int8"]), kept, tuple(networks), source)
+    file = folder / "model.json"
+    try:
+        name, precision, int8 = str(table["name"]), str(table["precision"]), bool(table["int8"])
+        kept, source = int(table["activation_bytes"]), {str(key): str(text) for key, text in table["source"].items()}
+        listed = [[(str(item["file"]), str(item["sha256"])) for item in fold] for fold in table["networks"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise damaged(file, f"describes no engine ({error!r})") from error
+    if name not in ENGINES:
+        wanted = f"one of {list(ENGINES)}"
+        raise ModelError(f"is for engine {name!r}", where=file, wanted=wanted, fix="take the hilum that wrote it")
+    if not listed or not all(listed):
+        raise damaged(file, "lists no networks")
+    for part, checksum in (item for fold in listed for item in fold):
+        check_file(_inside(folder, part), checksum)
+    networks = tuple(tuple(folder / part for part, _ in fold) for fold in listed)
+    return Exported(name, precision, int8, kept, networks, source)
 
 
 def _inside(folder: Path, name: str) -> Path:
