@@ -78,6 +78,27 @@ def test_along_a_thick_axis_the_nearest_slice_is_taken(axis: int) -> None:
     assert np.allclose(made, zoom(picked, factors, order=1, mode="nearest", grid_mode=True), atol=1e-5)
 
 
+@given(st.tuples(*[st.integers(2, 30)] * 3), st.tuples(*[st.integers(2, 40)] * 3), st.integers(0, 2))
+@settings(max_examples=25, deadline=None)
+def test_thick_slices_as_nnunet_resamples_them(old: tuple[int, int, int], new: tuple[int, int, int], axis: int) -> None:
+    """Every slice by a cubic spline in plane, then order 0 between slices (its ``resample_data_or_seg``)."""
+    image = np.random.default_rng(sum(old)).integers(-1024, 3000, old).astype(np.int16)
+    slices = []
+    for one in np.moveaxis(image.astype(float), axis, 0):
+        flat = [n for place, n in enumerate(new) if place != axis]
+        factors = [n / m for n, m in zip(flat, one.shape, strict=True)]
+        made = zoom(one, factors, order=3, mode="nearest", grid_mode=True)
+        slices.append(made.clip(one.min(), one.max()))
+    scale = old[axis] / new[axis]
+    places = np.indices([new[axis], *slices[0].shape]).astype(float)
+    places[0] = scale * (places[0] + 0.5) - 0.5
+    wanted = np.moveaxis(map_coordinates(np.stack(slices), places, order=0, mode="nearest"), 0, axis)
+    slabs = ImageSlabs(image, new, nearest_axis=axis)
+    made = np.empty(new, np.float32)
+    slabs.fill(made, 0)
+    assert np.abs(made - wanted).max() < 0.05
+
+
 def test_clipping_comes_before_resampling() -> None:
     image = np.zeros((4, 4, 4), np.int16)
     image[2:] = 1000

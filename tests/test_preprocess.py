@@ -119,6 +119,23 @@ def test_thick_slices_are_not_blended() -> None:
     assert np.array_equal(undo_labels(prepared, case).array, labels.array)
 
 
+def test_the_plan_chooses_how_labels_are_resampled() -> None:
+    plan = replace(PLAN, spacing_mm=(1.5, 3.0, 3.0))
+    volume = scan((1.5, 1.5, 1.5), (2, 4, 6))
+    case = prepare_scan(volume, plan)
+    array = np.zeros((2, 4, 6), np.uint8)
+    array[:, 1, 3] = 2  # one voxel of the four that become one: a quarter of it, but the nearest (halves go up)
+    labels = volume.with_array(array)
+    array[:, 3, 5] = array[:, 2, 4] = array[:, 2, 5] = 1
+    linear = prepare_labels(labels, case, plan)
+    nearest = prepare_labels(labels, case, replace(plan, labels="nearest"))
+    assert linear.shape == nearest.shape == (2, 2, 3)
+    assert np.array_equal(nearest, array[:, 1::2, 1::2])
+    assert linear[:, 0, 1].max() == 2 and linear[:, 1, 2].tolist() == [1, 1]  # no label is lost
+    assert Plan.from_json(replace(plan, labels="nearest").to_json()).labels == "nearest"
+    assert "labels" not in plan.to_json() and Plan.from_json(plan.to_json()) == plan
+
+
 def test_values_beyond_int16_are_clipped_and_fractions_rounded() -> None:
     volume = scan()
     values = np.full(volume.shape, 40000.0, np.float32)

@@ -55,7 +55,7 @@ class Axis:
     @classmethod
     def nearest(cls, old: int, new: int) -> Axis:
         """From ``old`` to ``new`` samples over the same extent, each the nearest old one; halves go up."""
-        place = np.floor((np.arange(new) + 0.5) * (old / new)).astype(np.int64).clip(0, old - 1)
+        place = np.floor((old / new) * (np.arange(new) + 0.5) - 0.5 + 0.5).astype(np.int64).clip(0, old - 1)
         return cls(place, place, np.zeros(new, np.float32))
 
     def reach(self, first: int, last: int) -> slice:

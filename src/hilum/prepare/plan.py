@@ -71,6 +71,9 @@ class Normalisation:
         return (values.clip(self.low, self.high) - self.mean) / self.std
 
 
+_OPTIONAL = ("conventions", "labels")  # plans of before these were written without them
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that preparing, training and inference must agree on. Axes are D, H, W of SPL order.
@@ -88,6 +91,8 @@ class Plan:
         separate_z: slices are so thick that they are resampled in plane only, nearest along D.
         median_shape: the median case at ``spacing_mm``.
         conventions: what the model of another toolkit wants otherwise.
+        labels: how training's label maps come to ``spacing_mm``: "linear" (the class with the largest linearly
+            interpolated share) or "nearest".
     """
 
     dims: int
@@ -102,12 +107,15 @@ class Plan:
     separate_z: bool
     median_shape: Triple
     conventions: Conventions = OWN
+    labels: Literal["linear", "nearest"] = "linear"
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers, with the format's number."""
         table = {key: _listed(value) for key, value in asdict(self).items()}
         if self.conventions == OWN:
             del table["conventions"]
+        if self.labels == "linear":
+            del table["labels"]
         return {"format": FORMAT, **table}
 
     @classmethod
@@ -120,8 +128,8 @@ class Plan:
         if table.get("format") != FORMAT:
             raise ModelError(f"a plan of format {table.get('format')!r}", wanted=f"format {FORMAT}", fix="plan again")
         try:
-            values = {key: _tupled(table[key]) for key in cls.__dataclass_fields__ if key != "conventions"}
-            own = {"normalisation": Normalisation(**table["normalisation"])}
+            values = {key: _tupled(table[key]) for key in cls.__dataclass_fields__ if key not in _OPTIONAL}
+            own = {"normalisation": Normalisation(**table["normalisation"]), "labels": table.get("labels", "linear")}
             return cls(**{**values, **own, "conventions": Conventions.from_json(table.get("conventions", {}))})
         except (KeyError, TypeError) as error:
             raise ModelError(f"a plan that cannot be read ({error})", fix="plan again") from None
@@ -185,6 +193,7 @@ def make_plan(fingerprint: Fingerprint, options: PrepareOptions, scheme: LabelSc
         normalisation=_normalisation(fingerprint, options),
         separate_z=is_anisotropic(spacing),
         median_shape=median,
+        labels=options.labels,
     )
 
 

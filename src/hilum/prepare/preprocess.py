@@ -143,16 +143,13 @@ def restream(case: Case | StreamedCase, plan: Plan) -> StreamedCase:
     return replace(made, source_inside=case.source_inside)
 
 
-def prepare_labels(
-    volume: Volume, target: Case | Grid, plan: Plan, *, nearest: bool = False, threads: int = 0
-) -> np.ndarray:
-    """A label map prepared like its scan.
+def prepare_labels(volume: Volume, target: Case | Grid, plan: Plan, *, threads: int = 0) -> np.ndarray:
+    """A label map prepared like its scan: by the largest linear share or the nearest voxel, as ``Plan.labels`` says.
 
     Args:
         volume: uint8 label values in any axis order.
         target: the prepared scan, or its grid.
         plan: the one that the scan was prepared with.
-        nearest: nearest voxel instead of the largest share (``resample_labels``).
         threads: for resampling; 0 means one for each core.
 
     Returns:
@@ -170,7 +167,7 @@ def prepare_labels(
     return resample_labels(
         inside.array.astype(np.uint8, copy=False),
         target.shape,
-        nearest=nearest,
+        nearest=plan.labels == "nearest",
         separate_z=_separate_z(inside.grid, plan),
         threads=threads,
     )

@@ -103,12 +103,12 @@ class ImageSlabs:
         self._copies = image_DHW.shape == self.shape
         nearest_axis = 0 if separate_z else nearest_axis
         orders = [0 if axis == nearest_axis else order for axis in range(3)]
-        matrix_z = _matrix(image_DHW.shape[0], self.shape[0], orders[0])
-        self._blocks = _blocks(matrix_z)
-        self._in_plane = [_blocks(_matrix(image_DHW.shape[axis], self.shape[axis], orders[axis])) for axis in (1, 2)]
+        matrices = [_matrix(old, n, k) for old, n, k in zip(image_DHW.shape, self.shape, orders, strict=True)]
+        self._blocks = _blocks(matrices[0])
+        self._in_plane = [_blocks(matrix) for matrix in matrices[1:]]
         self._separate_z, self._clip = nearest_axis == 0, clip
         if not self._copies:
-            self._low, self._high = _range(image_DHW, matrix_z if self._separate_z else None)
+            self._low, self._high = _range(image_DHW, matrices, nearest_axis)
             if clip is not None:
                 self._low, self._high = np.clip(self._low, *clip), np.clip(self._high, *clip)
 
@@ -246,7 +246,7 @@ def _matrix(old: int, new: int, order: int) -> np.ndarray:
     if old == new:
         matrix = np.eye(old)
     else:
-        x = (np.arange(new) + 0.5) * old / new - 0.5
+        x = (old / new) * (np.arange(new) + 0.5) - 0.5  # the very product of nnU-Net v2: ties hang on the last bit
         matrix = {0: _nearest, 1: _linear, 3: _cubic}[order](x, old)
     matrix.setflags(write=False)
     return matrix
@@ -357,14 +357,14 @@ def _parts(count: int, weights: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _range(image: np.ndarray, picks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest value of the image, or of each output slice's source where slices are apart."""
-    axes = (0, 1, 2) if picks is None else (1, 2)
+def _range(image: np.ndarray, matrices: list[np.ndarray], apart: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest value of the image, or of each new slice's source along the axis whose slices are apart."""
+    axes = tuple(axis for axis in range(3) if axis != apart)
     low, high = (f(image, axis=axes, keepdims=True).astype(np.float32) for f in (np.min, np.max))
-    if picks is None:
+    if apart is None:
         return low, high
-    source = picks.argmax(axis=1)
-    return low[source], high[source]
+    source = matrices[apart].argmax(axis=1)
+    return low.take(source, apart), high.take(source, apart)
 
 
 def _store(out: np.ndarray, values: np.ndarray) -> None:

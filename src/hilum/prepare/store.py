@@ -307,7 +307,8 @@ def _check_names(cases: Sequence[CaseRef]) -> None:
 
 
 def _digest(plan: Plan, scheme: LabelScheme) -> str:
-    return _sha([FORMAT, plan.dims, list(plan.spacing_mm), plan.separate_z, scheme.to_json()])
+    labels = [] if plan.labels == "linear" else [plan.labels]
+    return _sha([FORMAT, plan.dims, list(plan.spacing_mm), plan.separate_z, scheme.to_json(), *labels])
 
 
 def _sha(value: Any) -> str:
