@@ -107,7 +107,7 @@ def test_a_bend_of_nothing_changes_nothing() -> None:
 
 
 def test_a_crop_shows_a_part_enlarged() -> None:
-    # half of each edge, in steps of half a voxel; its middle an eighth of the way from first to last voxel further right
+    # half of each edge, in steps of half a voxel; its middle lies an eighth of the way from first to last voxel away
     matrix = spatial.turn_and_scale((0, 0, 0), (2, 2, 2), (1, 1, 1))
     item = ItemParameters(matrix, shift=(0.0, 0.0, 0.125))
     assert source_box(item, (8, 8, 8)) == (8, 8, 8)

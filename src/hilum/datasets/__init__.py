@@ -14,6 +14,7 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
+from hilum import plugins
 from hilum.datasets.cases import CaseRef, Dataset
 from hilum.datasets.facts import Facts, RemoteFile, Trap
 from hilum.datasets.folds import make_folds, read_folds, write_folds
@@ -106,12 +107,10 @@ def open_dataset(name: str, path: str | Path) -> Dataset:
 def _module(name: str) -> Any:
     if name in names():
         return importlib.import_module(f"hilum.datasets.{name}")
-    if "." not in name:
-        raise UsageError(f"no kind of data set {name!r}", wanted=f"one of {names()}, or a dotted module name")
-    try:
-        module = importlib.import_module(name)
-    except ImportError as error:
-        raise UsageError(f"data set kind {name!r} cannot be imported ({error})", fix="put it on PYTHONPATH") from None
+    if not plugins.is_own("datasets", name):
+        known = names() + plugins.names("datasets")
+        raise UsageError(f"no kind of data set {name!r}", wanted=f"one of {known}, or a dotted module name")
+    module = plugins.load("datasets", name, "data.dataset", "a module with open_dataset(path)")
     if not hasattr(module, "open_dataset"):
         raise UsageError(f"module {name!r} has no open_dataset(path)", fix="write that function in it")
     return module

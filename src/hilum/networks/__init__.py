@@ -8,8 +8,8 @@ The folder is the registry: each file whose name has no leading underscore is a 
 ``build(options, in_channels, out_channels, dims)`` and ``check_patch(options, patch)``, and if need be ``DIMS`` (where
 it is defined; both 2D and 3D unless said) and ``NEEDS`` (packages of an extra); only the file asked for is imported.
 Every network is handed what ``plan_options`` says and ``deep_supervision``; one with a topology of its own leaves
-exactly these aside and refuses any other key that it does not know. A dotted name is anybody's own module with the
-same two functions.
+exactly these aside and refuses any other key that it does not know. A dotted name, or an entry point of the group
+``hilum.networks``, is anybody's own module with the same two functions.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from hilum import plugins
 from hilum.errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -196,27 +197,21 @@ def _check_dims(name: str, module: ModuleType, dims: int) -> None:
 
 
 def _module(name: str, function: str) -> ModuleType:
-    own = "." in name
-    if not own and name not in names():
+    wanted = "build(options, in_channels, out_channels, dims) and check_patch(options, patch)"
+    if name in names():
+        return importlib.import_module(f"{__name__}.{name}")
+    if not plugins.is_own("networks", name):
         raise RecipeError(
             f"no network {name!r}",
             where="network.name",
-            wanted=f"one of {names()}, or the dotted name of your own module",
+            wanted=f"one of {names() + plugins.names('networks')}, or the dotted name of your own module",
         )
-    try:
-        module = importlib.import_module(name if own else f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if not own:
-            raise
-        raise RecipeError(
-            f"the module {name!r} cannot be imported ({error})",
-            where="network.name",
-            fix="install it, or mend its name",
-        ) from None
+    module = plugins.load("networks", name, "network.name", f"a module with {wanted}")
     if not hasattr(module, function):
         raise RecipeError(
             f"the module {name!r} has no function {function!r}",
             where="network.name",
-            wanted="build(options, in_channels, out_channels, dims) and check_patch(options, patch)",
+            wanted=wanted,
         )
+    assert isinstance(module, ModuleType), module
     return module

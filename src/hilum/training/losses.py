@@ -11,7 +11,6 @@ truth (B, N)), or of tensors with the space as it is if the function has an attr
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional as F
 
+from hilum import plugins
 from hilum.errors import RecipeError
 from hilum.labels import LabelScheme
 from hilum.training._nested_losses import NESTED
@@ -279,19 +279,12 @@ def _nested(name: str, options: Mapping[str, Any], regions_RK: torch.Tensor) -> 
 
 
 def _function(name: str, nested: bool = False) -> Callable[..., torch.Tensor]:
-    """The loss of a name of the registry, or of the dotted name of anybody's own function."""
-    if "." not in name:
-        return (NESTED if nested else LOSSES)[name]
-    module, _, function = name.rpartition(".")
-    try:
-        found: Callable[..., torch.Tensor] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(
-            f"the loss {name!r} cannot be imported ({error})",
-            where="training.loss",
-            wanted="the dotted name of a function f(logits, truth, *, option=...)",
-            fix="put its module on PYTHONPATH, or mend the name",
-        ) from None
+    """The loss of a name of the registry, or anybody's own function by its dotted name or entry point."""
+    registry = NESTED if nested else LOSSES
+    if name in registry:
+        return registry[name]
+    wanted = "the dotted name of a function f(logits, truth, *, option=...)"
+    found: Callable[..., torch.Tensor] = plugins.load("losses", name, "training.loss", wanted)
     return found
 
 
@@ -301,18 +294,21 @@ def _known(function: Callable[..., torch.Tensor]) -> dict[str, Any]:
 
 
 def _check_name(name: str, known: list[str], where: str, nested: bool) -> None:
-    if "." in name:
-        _function(name)
-    elif name not in known:
+    if name in known:
+        return
+    if plugins.is_own("losses", name):
+        _function(name, nested)
+    else:
         of = " of regions (network.head = 'regions')" if nested else ""
-        raise RecipeError(f"no loss {name!r}{of}", where=where, wanted=f"one of {sorted(known)}")
+        wanted = f"one of {sorted([*known, *plugins.names('losses')])}, or the dotted name of your own function"
+        raise RecipeError(f"no loss {name!r}{of}", where=where, wanted=wanted)
 
 
 def _check_option(name: str, key: str, value: Any, known: Mapping[str, Any], classes: int) -> None:
     where = "training.loss_options"
     if key not in known:
         raise RecipeError(f"loss {name!r} has no option {key!r}", where=where, wanted=f"one of {sorted(known)}")
-    if "." in name:
+    if name not in LOSSES and name not in NESTED:
         return  # its author knows what it takes
     if key in _CLASS_WEIGHTS:
         listed = isinstance(value, list | tuple) and len(value) == classes and all(_number(x) and x >= 0 for x in value)
