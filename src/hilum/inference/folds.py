@@ -1,7 +1,7 @@
 """A batch of tiles to mean logits: all folds and mirrored copies of one model, in one pass over the tiles.
 
 Comes in: a Model, a device, a precision. Goes out: logits of int16 tiles, and how far the folds contradict each other.
-It knows no scan and no geometry.
+It knows no scan and no geometry, and leaves the network's forward pass to an engine (``engines``).
 
 Shapes: B tiles at a time, C=1 channel, K outputs; d, h, w of a patch. Logits are averaged, not probabilities, over
 mirrored copies and folds alike, as nnU-Net v2 does.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hilum import device as devices
+from hilum.inference.engines import Network, open_engine
 
 if TYPE_CHECKING:
     from hilum.model import Model
@@ -28,29 +28,22 @@ class Folds:
     Args:
         model: from ``hilum.model.load_model``.
         device: where they compute.
-        precision: "auto", "fp32", "bf16", "fp16" (``hilum.device.autocast_dtype``).
+        precision: "auto", "fp32", "bf16", "fp16" (``engines.open_engine``).
         mirror: average over mirrored copies of every tile.
 
     Attributes:
-        networks: one a fold.
+        networks: one a fold: images to logits.
+        precision: the type in which convolutions run: "bf16", "fp16", "fp32" or "int8".
         flips: the axes to flip for each copy, the first being none.
     """
 
     def __init__(self, model: Model, device: torch.device, precision: str = "auto", mirror: bool = False):
         self.plan, self.device, self.regions = model.plan, device, model.spec.head == "regions"
-        self.dtype = devices.autocast_dtype(device, precision)
-        self.wanted_precision = precision
-        # On a CPU convolutions take 10 to 40 % less time with channels last (2D and 3D U-Net, fp32 and bf16).
-        last = {2: torch.channels_last, 3: torch.channels_last_3d}[self.plan.dims]
-        self._memory_format = last if device.type == "cpu" else None
-        self.networks = [self._network(model, fold) for fold in range(len(model.weights))]
+        engine = open_engine(model, device, precision)
+        self.networks: list[Network] = list(engine.networks)
+        self.precision = engine.precision
         self.flips = mirror_axes(self.plan.dims, model.scheme.sided, model.inference.mirror_axes) if mirror else [()]
         self._earlier = model.spec.in_channels - 1
-
-    @property
-    def precision(self) -> str:
-        """The type in which convolutions run: "bf16", "fp16" or "fp32"."""
-        return {torch.bfloat16: "bf16", torch.float16: "fp16", None: "fp32"}[self.dtype]
 
     def logits(
         self,
@@ -80,16 +73,13 @@ class Folds:
             images = torch.cat([images, *(there.to(images.dtype) for there in found)], dim=1)
         if self.plan.dims == 2:
             images = images[:, :, 0]
-        if self._memory_format is not None:
-            images = images.contiguous(memory_format=self._memory_format)
         flips, networks = (self.flips[:1], self.networks[:1]) if first_only else (self.flips, self.networks)
         total: torch.Tensor | None = None
         each: list[torch.Tensor] = []
         for network in networks:
             own: torch.Tensor | None = None
             for axes in flips:
-                with devices.autocast(self.device, self.wanted_precision):
-                    out = network(images.flip(axes) if axes else images)
+                out = network(images.flip(axes) if axes else images)
                 out = (out.flip(axes) if axes else out).float()
                 total = out.clone() if total is None else total.add_(out)
                 if disagreement:
@@ -112,12 +102,6 @@ class Folds:
         mean = torch.stack(shares).mean(0)
         off = torch.stack([(share - mean).abs() for share in shares]).mean(0)
         return off.amax(1, keepdim=True) if self.regions else off.sum(1, keepdim=True) / 2
-
-    def _network(self, model: Model, fold: int) -> torch.nn.Module:
-        network: torch.nn.Module = model.network(fold, self.device).eval()
-        if self._memory_format is not None:
-            network.to(memory_format=self._memory_format)  # type: ignore[call-overload]
-        return network
 
 
 def mirror_axes(dims: int, sided: bool, chosen: Sequence[int] = ()) -> list[tuple[int, ...]]:

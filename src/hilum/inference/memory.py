@@ -182,7 +182,10 @@ def traced_bytes(predictor: Predictor, shape: tuple[int, ...]) -> int:
     """The most that lives at once of what a network computes for an input of this shape, in fp32.
 
     A network of one's own that computes with constants of its own cannot be run without numbers: it is run with them.
+    Of an exported network it was counted when it was exported.
     """
+    if predictor.model.exported is not None:
+        return predictor.model.exported.activation_bytes
     try:
         with torch.device("meta"), torch.no_grad(), _Living() as living:
             predictor.model.spec.build().eval().to("meta")(torch.empty(shape))

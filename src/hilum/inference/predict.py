@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hilum import device as devices
 from hilum.inference import postprocess
 from hilum.inference.cascade import with_earlier
+from hilum.inference.engines import choose_device
 from hilum.inference.export import LabelExporter, MapExporter, background_logits
 from hilum.inference.folds import Folds
 from hilum.inference.placing import by_name, in_place, on_source
@@ -113,7 +113,7 @@ class Predictor:
         classes = self.scheme.class_lookup()
         pairs = self.scheme.writers() if model.spec.head == "regions" else ()
         self.writers = tuple((output, int(classes[value])) for output, value in pairs)
-        self.device = devices.choose(device)
+        self.device = choose_device(model, device)
         self.mirror = bool(model.inference.mirror if mirror is None else mirror)
         self.overlap = float(model.inference.overlap if overlap is None else overlap)
         self.batch, self.skip_air, self.air_hu, self.threads = batch, skip_air, air_below(self.plan), threads
@@ -135,7 +135,7 @@ class Predictor:
 
     @property
     def precision(self) -> str:
-        """The type in which convolutions run: "bf16", "fp16" or "fp32"."""
+        """The type in which convolutions run: "bf16", "fp16", "fp32" or "int8"."""
         return self.folds.precision
 
     @property

