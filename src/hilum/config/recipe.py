@@ -63,6 +63,9 @@ class NetworkOptions:
 class PatchOptions:
     """How patches are drawn (``patches.sampling.Sampler``) and augmented.
 
+    ``augment`` is a preset, ``augment_options`` changes its probabilities and ranges (``patches.presets``), and
+    ``augment_own`` lists functions of one's own by dotted name or entry point, called after it (``patches.own``).
+
     ``foreground`` is the share of patches centred on a labelled voxel, which ``sampling`` chooses: of a class drawn
     evenly, of all labelled voxels, or of a lesion drawn evenly whatever its size. ``cases = "presence"`` draws the
     class before the case.
@@ -73,6 +76,7 @@ class PatchOptions:
     cases: Literal["uniform", "presence"] = "uniform"
     augment: str = "default"
     augment_options: dict[str, Any] = field(default_factory=dict)
+    augment_own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

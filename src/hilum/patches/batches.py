@@ -23,14 +23,23 @@ import torch
 
 from hilum.config import PatchOptions
 from hilum.labels import LabelScheme
-from hilum.patches.augment import PRESETS, AugmentParameters, ItemParameters, apply_item, draw_item, settings_from
+from hilum.patches.augment import (
+    PRESETS,
+    AugmentParameters,
+    ItemParameters,
+    apply_item,
+    draw_item,
+    settings_from,
+    source_box,
+)
+from hilum.patches.own import check_labels, own_changes
 from hilum.patches.sampling import AIR_HU, Place, Sampler, StoreLike, cut, random_numbers
-from hilum.patches.spatial import source_shape
 
 if TYPE_CHECKING:
     from hilum.prepare.plan import Plan
 
 STREAM = 2  # sets the augmentation's random numbers apart from the sampler's
+OWN_STREAM = 3  # and those of anybody's own augmentations, so that adding one leaves all else as it was
 THREADS = 2  # one waits for the disk while the other copies
 LESION_WEIGHT = 2.0  # lesions are what networks miss, and a patch about a lesion shows its organ as well
 
@@ -54,6 +63,7 @@ class Batch:
 class _Boxes:
     """What a thread prepares: int16 and uint8 boxes on the CPU, as large as each item's augmentation needs."""
 
+    step: int
     places: tuple[Place, ...]
     parameters: AugmentParameters
     images_DHW: tuple[torch.Tensor, ...]
@@ -67,7 +77,7 @@ class Batches:
         store: prepared cases (``prepare.store.Store``).
         names: the cases to draw from.
         plan: patch, batch size, spacing, normalisation.
-        options: share of foreground, preset, its overrides.
+        options: share of foreground, preset, its overrides, own augmentations.
         scheme: the labels; where left and right differ, nothing is mirrored along W.
         device: where the tensors shall be.
         seed: of the run.
@@ -81,7 +91,7 @@ class Batches:
 
     Raises:
         DatasetError: no cases.
-        RecipeError: an unknown preset or setting, a value out of bounds.
+        RecipeError: an unknown preset or setting, a value out of bounds, an own augmentation that cannot be found.
     """
 
     def __init__(
@@ -104,6 +114,8 @@ class Batches:
         )
         settings = settings_from(options.augment, options.augment_options)
         self.settings = settings if augmented else PRESETS["none"]
+        self.own = own_changes(options.augment_own) if augmented else ()
+        self._own_checked, self.classes = not self.own, scheme.class_count
         self.plan, self.device, self.seed, self.prefetch = plan, torch.device(device), seed, prefetch
         self.mirror_axes = mirror_axes(plan.dims, scheme)
         self.in_plane = plan.separate_z  # thick slices are mixed neither in preparing nor here
@@ -160,28 +172,34 @@ class Batches:
         places = tuple(self.sampler.place(self.whole, step, item) for item in self.items)
         images, labels = [], []
         for place, item in zip(places, parameters.items, strict=True):
-            shape = source_shape(item.matrix, self.plan.patch)
+            shape = source_box(item, self.plan.patch)
             z, y, x = (c - (s - p) // 2 for c, s, p in zip(place.corner, shape, self.plan.patch, strict=True))
             case = self.sampler.case(place.name)
             images.append(self._tensor(cut(case.image_DHW, (z, y, x), shape, AIR_HU)))
             labels.append(self._tensor(cut(case.labels_DHW, (z, y, x), shape, 0)))
-        return _Boxes(places, parameters, tuple(images), tuple(labels))
+        return _Boxes(step, places, parameters, tuple(images), tuple(labels))
 
     def _tensor(self, array_DHW: object) -> torch.Tensor:
         tensor = torch.as_tensor(array_DHW)
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     def _finished(self, boxes: _Boxes) -> Batch:
-        """On the device: normalise, augment, stack."""
+        """On the device: augment, normalise, stack."""
         images, labels = [], []
-        for item, image_DHW, label_DHW in zip(boxes.parameters.items, boxes.images_DHW, boxes.labels_DHW, strict=True):
-            hounsfield = image_DHW.to(self.device, non_blocking=True).float()
-            normalised = self.plan.normalisation.apply(hounsfield)[None]
+        normalise = self.plan.normalisation.apply
+        of_items = zip(self.items, boxes.parameters.items, boxes.images_DHW, boxes.labels_DHW, strict=True)
+        for index, item, image_DHW, label_DHW in of_items:
+            hounsfield = image_DHW.to(self.device, non_blocking=True).float()[None]
             label_DHW = label_DHW.to(self.device, non_blocking=True)
-            image, label = apply_item(item, normalised, label_DHW, self.plan.patch)
+            image, label = apply_item(item, hounsfield, label_DHW, self.plan.patch, normalise)
+            for change in self.own:
+                image, label = change(image, label, random_numbers(self.seed, boxes.step, index, OWN_STREAM))
             images.append(image)
             labels.append(label)
         images_BCDHW, labels_BDHW = torch.stack(images), torch.stack(labels).long()
+        if not self._own_checked:
+            check_labels(labels_BDHW, self.classes, self.own)
+            self._own_checked = True
         names = tuple(place.name for place in boxes.places)
         if self.plan.dims == 2:
             return Batch(images_BCDHW[:, :, 0], labels_BDHW[:, 0], names)

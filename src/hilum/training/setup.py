@@ -21,6 +21,7 @@ from hilum.inference import postprocess
 from hilum.labels import LabelScheme, scheme_from
 from hilum.model import NetworkSpec
 from hilum.patches.augment import settings_from
+from hilum.patches.own import own_changes
 from hilum.patches.sampling import check_foreground
 from hilum.patches.tiles import check_overlap
 from hilum.prepare.fingerprint import Fingerprint, fingerprint
@@ -125,6 +126,7 @@ def check_recipe(recipe: Recipe) -> None:
     check_loss(recipe.training.loss, recipe.training.loss_options, recipe.scheme.class_count, nested)
     check_options(recipe.training)
     settings_from(recipe.patches.augment, recipe.patches.augment_options)
+    own_changes(recipe.patches.augment_own)
     check_trackers(recipe.training.track)
     seconds_of(recipe.training.budget)
 
