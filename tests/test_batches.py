@@ -15,6 +15,7 @@ import torch
 from hilum.config import PatchOptions
 from hilum.errors import RecipeError, ScanError
 from hilum.labels import SCHEMES
+from hilum.patches.augment import PRESETS
 from hilum.patches.batches import Batches, lesion_weights, mirror_axes
 from hilum.prepare.plan import Normalisation, Plan
 from hilum.prepare.store import build_store
@@ -210,3 +211,21 @@ def test_cuda_batches_are_repeatable() -> None:
     with batches(device="cuda") as source:
         first = [source.batch(step) for step in range(4)]
         assert first[0].images.is_cuda and all(same(source.batch(step), first[step]) for step in range(4))
+
+
+def test_every_preset_feeds_batches() -> None:
+    for preset in PRESETS:
+        with batches(options=PatchOptions(augment=preset), plan=FakePlan(patch=(6, 12, 12))) as source:
+            for step in range(3):
+                batch = source.batch(step)
+                assert batch.images.isfinite().all() and int(batch.labels.max()) <= 2
+
+
+def test_a_scanner_s_changes_reach_the_batch_before_the_window_clips() -> None:
+    changed = {"ct_noise_probability": 1, "ct_noise_hu": [200, 200], "ct_noise_mm": [0.4, 0.4]}
+    with batches(options=PatchOptions(augment="none", augment_options=changed)) as source:
+        noisy = source.batch(0).images
+    with batches(options=PatchOptions(augment="none")) as source:
+        clean = source.batch(0).images
+    assert noisy.min() == -4 and noisy.max() == 4, "200 HU of noise, cut off at -100 and 300 HU"
+    assert (noisy - clean).std() > 1
