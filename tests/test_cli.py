@@ -22,6 +22,8 @@ LEAVES = [[v] for v in VERBS if v not in ("data", "model")] + [
     ["data", "split"],
     ["data", "folds"],
     ["data", "explore"],
+    ["data", "slices"],
+    ["data", "stack"],
     ["data", "phantom"],
     ["data", "paint"],
     ["model", "list"],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hilum.config import Recipe, with_labels
-from hilum.datasets import CaseRef, open_dataset
+from hilum.datasets import CaseRef
 from hilum.errors import InputError, UsageError
 from hilum.files import read_json
 from hilum.judge.compare import compare
@@ -28,6 +28,7 @@ from hilum.pages.loading import stored_pictures
 from hilum.pages.run import run_report
 from hilum.progress import SILENT, Progress, clock
 from hilum.scans import read_labels, read_scan, write_labels
+from hilum.survey.selecting import open_chosen
 from hilum.volume import Volume
 
 PLAIN = "plain"
@@ -73,7 +74,7 @@ def train_and_validate(
         raise UsageError(f"--fold {fold!r}", wanted="a number from 0, or 'all'")
     if out.resolve() == Path(recipe.data.path).expanduser().resolve():
         raise UsageError(f"--out {out} is the data set itself", wanted="a folder of its own", fix="add a name to --out")
-    dataset = open_dataset(recipe.data.dataset, Path(recipe.data.path))
+    dataset = open_chosen(recipe, out, progress)
     if recipe.data.split_sides:
         from hilum.survey.split import split_dataset
 

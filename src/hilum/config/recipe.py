@@ -15,7 +15,8 @@ class DataOptions:
 
     ``stratify`` makes folds even in the volume of lesions, from cases without to the largest; otherwise chance does.
     ``folds_file`` takes the folds from a file instead (``hilum data folds`` writes one); ``split_sides`` gives right
-    and left of paired organs labels of their own.
+    and left of paired organs labels of their own. ``where`` chooses cases, e.g. "slices <= 110 and hu_max <= 1679"
+    (``hilum data explore`` shows the facts that may be named).
     """
 
     dataset: str = ""
@@ -23,6 +24,7 @@ class DataOptions:
     folds: int = 5
     folds_file: str = ""
     split_sides: bool = False
+    where: str = ""
     stratify: bool = False
     seed: int = 0
 
@@ -68,12 +70,13 @@ class PatchOptions:
 
     ``foreground`` is the share of patches centred on a labelled voxel, which ``sampling`` chooses: of a class drawn
     evenly, of all labelled voxels, or of a lesion drawn evenly whatever its size. ``cases = "presence"`` draws the
-    class before the case.
+    class before the case. ``within_mm`` above 0 keeps the centres of all patches that near to what is labelled.
     """
 
     foreground: float = 0.33
     sampling: Literal["class", "voxel", "lesion"] = "class"
     cases: Literal["uniform", "presence"] = "uniform"
+    within_mm: float = 0.0
     augment: str = "default"
     augment_options: dict[str, Any] = field(default_factory=dict)
     augment_own: tuple[str, ...] = ()
@@ -140,6 +143,23 @@ class InferenceOptions:
 
 
 @dataclass(frozen=True)
+class LocatorOptions:
+    """A small network of its own that finds organs at low resolution, trained first; 0 mm means none.
+
+    The network of the recipe then learns inside the organs' box and ``margin_mm`` around it, and segments there first
+    (``hilum segment --whole`` does everything). The locator has ``budget_share`` of the budget, if there is one.
+    """
+
+    spacing_mm: float = 0.0
+    patch: tuple[int, ...] = ()
+    batch: int = 2
+    base_features: int = 16
+    steps: int = 5_000
+    budget_share: float = 0.2
+    margin_mm: float = 30.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One run, whole.
 
@@ -153,6 +173,7 @@ class Recipe:
     data: DataOptions = DataOptions()
     prepare: PrepareOptions = PrepareOptions()
     network: NetworkOptions = NetworkOptions()
+    locator: LocatorOptions = LocatorOptions()
     patches: PatchOptions = PatchOptions()
     training: TrainingOptions = TrainingOptions()
     inference: InferenceOptions = InferenceOptions()

@@ -70,6 +70,7 @@ def explore_page(
         "header_facts": [report["path"], *(["label maps alone"] if report["labels_only"] else [])],
         "warnings": [f"{case} could not be read: {why}" for case, why in total["failed"].items()]
         + [f"Left out, because a fact that decides is not known: {name}" for name in total["not_known"]],
+        "scans": not report["labels_only"],
         "spread_heads": ["", "Cases", "Lowest", "5 %", "Median", "95 %", "Highest"],
         "spreads": [_spread(heads[name], row) for name, row in report["facts"].items() if name in heads],
         "charts": _charts(report, heads),

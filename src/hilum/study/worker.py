@@ -75,12 +75,13 @@ def peak_gb() -> float | None:
 
 def _prepare(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Fingerprint, plan, folds and prepared cases for all runs that share them."""
-    from hilum.datasets import open_dataset
+    from hilum.survey.selecting import open_chosen
     from hilum.training.setup import set_up
 
     recipe = recipe_from(job["recipe"], str(folder))
-    dataset = open_dataset(recipe.data.dataset, recipe.data.path)
-    setup = set_up(recipe, dataset, folder, job["fold"], None, Progress(stream=sys.stderr))
+    progress = Progress(stream=sys.stderr)
+    dataset = open_chosen(recipe, folder, progress)
+    setup = set_up(recipe, dataset, folder, job["fold"], None, progress)
     cases = len(setup.training) + len(setup.held_out)
     return {"cases": cases, "patch": list(setup.plan.patch), "batch": setup.plan.batch}
 

@@ -15,14 +15,16 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from hilum.errors import InputError
-from hilum.files import cannot_write, plain
+from hilum.files import cannot_write, plain, write_text
 from hilum.progress import Progress
 from hilum.survey.inspecting import Order, inspect_case
 
 FORMAT = 1
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def look_at(
@@ -67,17 +69,34 @@ def look_at(
                 raise cannot_write(memory, error) from error
             bar.step(note=order.case.name)
 
-        count = min(
-            len(todo), workers or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-        )
-        for order, record in _in_processes(todo, count, look) if count > 1 else ((o, look(o)) for o in todo):
+        for order, record in in_processes(todo, processes(len(todo), workers), look):
             keep(order, record)
     return [found[order.case.name] for order in orders]
 
 
-def _in_processes(
-    todo: Sequence[Order], count: int, look: Callable[[Any], dict[str, Any]]
-) -> Iterator[tuple[Order, dict[str, Any]]]:
+def processes(jobs: int, workers: int | None) -> int:
+    """How many processes for so many jobs: as asked, or one for each core, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return min(jobs, workers or min(8, cores))
+
+
+def forget(memory: Path, holds: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop what a memory says of cases whose record does not hold any more (its results were removed)."""
+    known = _remembered(memory)
+    kept = [row for row in known.values() if holds(row["record"])]
+    if len(kept) < len(known):
+        write_text(memory, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+def in_processes(todo: Sequence[T], count: int, look: Callable[[T], R]) -> Iterator[tuple[T, R]]:
+    """Each order with its answer, as they are done; in this process where one is enough.
+
+    Raises:
+        InputError: a process died.
+    """
+    if count <= 1:
+        yield from ((order, look(order)) for order in todo)
+        return
     # "spawn": forking a process that already has threads can hang
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(look, order): order for order in todo}

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hilum.datasets import CaseRef, Dataset
+from hilum.config import Recipe
+from hilum.datasets import CaseRef, Dataset, open_dataset
 from hilum.errors import DatasetError
 from hilum.labels import LabelScheme
 from hilum.progress import SILENT, Progress
@@ -132,3 +133,23 @@ def select(
         log.warning("left out, because a fact is not known of them: %s", ", ".join(chosen.unknown))
     wanted = set(chosen.cases)
     return replace(dataset, cases=tuple(case for case in dataset.cases if case.name in wanted)), chosen
+
+
+def open_chosen(recipe: Recipe, folder: Path, progress: Progress = SILENT) -> Dataset:
+    """The data set that a recipe names, with the cases that its ``data.where`` means.
+
+    Args:
+        recipe: names the data set and its path.
+        folder: of the run: what was read to choose is remembered there.
+        progress: counts cases.
+
+    Raises:
+        UsageError, DatasetError: see ``select`` and ``datasets.open_dataset``.
+    """
+    dataset = open_dataset(recipe.data.dataset, Path(recipe.data.path))
+    if not recipe.data.where:
+        return dataset
+    scheme = recipe.scheme if recipe.labels else None
+    dataset, chosen = select(dataset, recipe.data.where, folder / MEMORY, scheme=scheme, progress=progress)
+    progress.say(f"data.where: {chosen.sentence()}")
+    return dataset

@@ -57,10 +57,11 @@ class Where:
             UsageError: a name that is not, with the nearest that are.
         """
         for name in sorted(self.names - set(names)):
-            near = difflib.get_close_matches(name, sorted(names), 3, 0.5)
+            near = " or ".join(difflib.get_close_matches(name, sorted(names), 3, 0.5))
+            known = ", ".join(sorted(names))
             raise UsageError(
                 f"--where asks for {name!r}, which is no fact of these cases",
-                wanted=f"{' or '.join(near) if near else 'one'} of {', '.join(sorted(names))}",
+                wanted=f"{near}; known are {known}" if near else f"one of {known}",
             )
 
     def __call__(self, facts: Mapping[str, Any]) -> bool | None:
