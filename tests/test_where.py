@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hilum.config import read_recipe
 from hilum.datasets import CaseRef, Dataset
 from hilum.errors import DatasetError, UsageError
 from hilum.labels import SCHEMES
 from hilum.survey.describing import fact_names
-from hilum.survey.selecting import checked_where, select
+from hilum.survey.selecting import checked_where, open_chosen, select
 from hilum.survey.where import parse_where
+from making_cases import write_lits
 
 FACTS: dict[str, Any] = {"case": "a", "slices": 100, "hu_min": -1024, "tumour_ml": 5.5, "gender": "female", "age": None}
 
@@ -114,3 +117,14 @@ def test_cases_that_cannot_be_read_are_left_out_and_said(tmp_path: Path) -> None
         select(_cases(), "slices > 1", tmp_path / "memory")
     with pytest.raises(DatasetError, match="explore"):
         select(_cases(), "age > 1000", tmp_path / "memory")
+
+
+def test_a_recipe_chooses_its_cases(tmp_path: Path) -> None:
+    for number in (0, 1, 2):
+        write_lits(tmp_path / "set", number)
+    overrides = ["data.dataset=lits", f"data.path={tmp_path / 'set'}", "data.where=slices < 20 and case != 'volume-1'"]
+    recipe = read_recipe("default", overrides)
+    assert [case.name for case in open_chosen(recipe, tmp_path / "run").cases] == ["volume-0", "volume-2"]
+    assert (tmp_path / "run" / "where.jsonl").is_file()  # read once, remembered for the run's next start
+    with pytest.raises(UsageError, match="tumour_mll"):
+        open_chosen(replace(recipe, data=replace(recipe.data, where="tumour_mll > 1")), tmp_path / "run")
