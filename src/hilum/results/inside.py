@@ -15,7 +15,8 @@ from scipy.spatial import cKDTree
 
 from hilum.components import Box, wider
 from hilum.labels import LabelScheme
-from hilum.results.shape import Surface, hull_of, surface_of
+from hilum.results.contour import contour_of
+from hilum.results.shape import Surface, surface_of
 from hilum.results.sides import SIDES, body_mid_x_mm, is_two_sided, sides_of
 from hilum.volume import INSIDE, Grid, Volume
 
@@ -96,8 +97,8 @@ class Part:
 
     @cached_property
     def hull_DHW(self) -> np.ndarray:
-        """The convex hull of the organ without its lesions, filled."""
-        return hull_of(self.own_DHW)
+        """The convex outline of the organ without its lesions and their rims, filled (see ``contour``)."""
+        return contour_of(self.own_DHW, self.whole_DHW & ~self.own_DHW, self.grid)
 
     def placed(self, box: Box, mask_DHW: np.ndarray) -> np.ndarray:
         """A mask of another box of the ``Inside``, in the box of this part; what lies beyond is cut off."""

@@ -3,6 +3,8 @@
 Comes in: a kidney's ``Part`` and, where the scheme has one, the label of its sinus. Goes out: a ``Kidney`` with masks
 and directions in which lesions are placed. It computes no score.
 
+The hull meant here is that of the parenchyma without thin rims around lesions (see ``contour``).
+
 The sinus. Most label maps have no sinus. It is then estimated from the shape: the space inside the convex hull of the
 parenchyma that no label fills, and of it the largest connected piece deeper than ``DEPTH_MM`` below the hull's surface
 whose centre lies medial of the hull's centre (the concavity of the hilum). How sure that is, is told by two more

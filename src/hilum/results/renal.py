@@ -21,7 +21,7 @@ from hilum.results.distances import border_of, gap_mm, within
 from hilum.results.kidney import Kidney, along_mm
 
 MARGIN_MM = 5.0
-ENDOPHYTIC_PERCENT = 5.0  # a digital hull leaves a rim: below this nothing stands out
+ENDOPHYTIC_PERCENT = 5.0  # a digital outline is rough: below this nothing stands out
 CROSSING = 0.05  # of the volume on the far side of a line, before the mass counts as crossing it
 
 _KUTIKOV = "Kutikov and Uzzo, J Urol 182, 2009, 844-853"
@@ -32,7 +32,8 @@ DEFINITIONS: dict[str, dict[str, str]] = {
         "source": _KUTIKOV,
     },
     "nephrometry.e": {
-        "formula": "share of the volume outside the convex hull of the parenchyma: 50 % and more is 1 point, less is "
+        "formula": "share of the volume outside the kidney's outline without the mass (convex hull of the parenchyma "
+        "but for rims thinner than 6 mm around lesions): 50 % and more is 1 point, less is "
         f"2, below {ENDOPHYTIC_PERCENT:.0f} % (entirely endophytic) is 3",
         "source": _KUTIKOV,
     },
@@ -62,7 +63,7 @@ DEFINITIONS: dict[str, dict[str, str]] = {
     },
     "c_index": {
         "formula": "distance from the tumour's centre to the kidney's centre (centroid of the convex hull of the "
-        "parenchyma) over half the long axis; below 1 the tumour covers the centre",
+        "parenchyma without rims of lesions) over half the long axis; below 1 the tumour covers the centre",
         "source": "Simmons et al., J Urol 183, 2010, 1708-1713 (kidney's centre by the hull)",
     },
     "resection": {

@@ -11,8 +11,9 @@ Definitions.
   lesion or the sinus).
 * ``distance_to_surface_mm``: the gap between the lesion and the nearest place outside the organ; 0 if it reaches the
   surface. The sinus of a kidney counts as inside.
-* ``exophytic_percent`` (kidney): the share of the lesion's volume outside the convex hull of the parenchyma. The hull
-  spans the bed of the lesion flat, so of a lesion in a convex border a little too much stands out.
+* ``exophytic_percent`` (kidney): the share of the lesion's volume outside the convex outline of the parenchyma, rims of
+  lesions left out (see ``contour``). It spans the bed of the lesion flat, so of a lesion in a convex border somewhat
+  too much stands out.
 * ``pole`` (kidney): "upper", "middle" or "lower": where most of the volume lies, told apart by the polar lines.
 * ``anterior_posterior`` (kidney): on which side of the plane through the kidney's centre that holds its long axis and
   its hilum; "both" if neither side holds two thirds of the volume.
