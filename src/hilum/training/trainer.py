@@ -25,6 +25,7 @@ from hilum.training.losses import make_loss, region_table
 from hilum.training.optim import AveragedWeights, learning_rate, make_optimizer
 from hilum.training.ranks import Ranks
 from hilum.training.setup import RunSetup
+from hilum.training.short_types import make_safe
 from hilum.training.tracking import PatchDice, PatchRegionDice
 
 
@@ -58,6 +59,8 @@ class Trainer:
         self.network = setup.spec.build().to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
         if self.ranks.world > 1 and device.type == "cuda":  # on a CPU batch norm knows its own rank's batch only
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+        if device.type == "cpu" and self.dtype is torch.bfloat16:
+            make_safe(self.network)
         self.forward: nn.Module = self.network  # what is called; ``compile_network`` puts a compiled one here
         self.optimizer = make_optimizer(self.network, self.options)
         self.ema = AveragedWeights(self.network, self.options.ema) if self.options.ema else None
