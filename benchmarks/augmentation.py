@@ -1,10 +1,13 @@
 """What augmenting one patch costs, beside batchgeneratorsv2 with the settings of nnU-Net v2's default trainer.
 
-    python benchmarks/augmentation.py [--size 96 128] [--patches 60] [--threads 1] [--device cpu]
+    python benchmarks/augmentation.py [--size 96 128] [--patches 60] [--threads 1] [--device cpu] [--presets default]
 
 Every patch is drawn anew and all of them are timed: the mean is what a training step pays, the median what most steps
-pay. hilum's time holds the conversion from int16, the normalisation and the enlarged box where the drawn rotation
-needs it. The peer starts from a float32 box, already normalised, as large as its own loader cuts.
+pay. The preset "default" has the peer's operations at the probabilities at which a CT patch meets them there (the peer
+draws blur and low resolution twice as often and then spares a channel with probability one half); other presets are
+other work. hilum's time holds the conversion from int16, the normalisation and the enlarged box where the drawn turn
+needs it. The peer starts from a float32 box, already normalised, as large as its own loader cuts. Both have as many
+threads of torch's as asked for; both draw anew for each patch, so over few patches the means carry the draws' luck.
 The two alternate, patch by patch, so that other load on the machine falls on both. The last line is JSON.
 """
 
@@ -24,8 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hilum.patches.augment import PRESETS, AugmentSettings, apply_item, draw_item
-from hilum.patches.spatial import source_shape
+from hilum.patches.augment import PRESETS, AugmentSettings, apply_item, draw_item, source_box
+from hilum.prepare.plan import Normalisation
 
 DEGREES = np.pi / 180
 
@@ -33,17 +36,18 @@ DEGREES = np.pi / 180
 def hilum_patch(settings: AugmentSettings, size: int, device: torch.device) -> Callable[[int], None]:
     """One hilum patch, from int16 HU in memory to float32 on the device; the argument seeds the draw."""
     rng = np.random.default_rng(0)
-    # no turn (sqrt 3) and shrinking (0.7) together reach further than 2.5 times the patch
-    edge = 5 * size // 2
+    # no turn (sqrt 3), shrinking (0.7) and bending (15 voxels) together reach further than three times the patch
+    edge = 3 * size
+    normalise = Normalisation("ct", -80.0, 300.0, 100.0, 75.0).apply
     volume = torch.from_numpy(rng.integers(-1000, 400, (edge,) * 3, dtype=np.int16))
     labels = torch.from_numpy(rng.integers(0, 4, volume.shape, dtype=np.uint8))
 
     def run(seed: int) -> None:
         item = draw_item(settings, 3, np.random.default_rng(seed))
-        shape = source_shape(item.matrix, (size, size, size))
+        shape = source_box(item, (size, size, size))
         box = tuple(slice((edge - s) // 2, (edge - s) // 2 + s) for s in shape)
-        image = volume[box].contiguous().to(device).float().clamp_(-80, 300).sub_(100).div_(75)
-        apply_item(item, image[None], labels[box].contiguous().to(device), (size, size, size))
+        image = volume[box].contiguous().to(device).float()
+        apply_item(item, image[None], labels[box].contiguous().to(device), (size, size, size), normalise)
 
     return run
 
@@ -119,18 +123,31 @@ def _peer_pipeline(size: int) -> Any:
 
 
 def timed(runs: dict[str, Callable[[int], None]], patches: int, device: torch.device) -> dict[str, dict[str, float]]:
-    """Milliseconds a patch: mean, median, largest; every run is warmed up, then they take turns."""
+    """Milliseconds a patch; all are warmed up, then take turns.
+
+    Returns:
+        For each run mean, its standard error, median and largest by the clock, and the mean of processor time, which
+        other load on the machine hardly changes if there is one thread.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
+    spent = dict.fromkeys(runs, 0.0)
     for seed in range(-3, patches):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start, before = time.perf_counter(), time.process_time()
             run(seed + 1_000)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if seed >= 0:
                 times[name].append((time.perf_counter() - start) * 1e3)
+                spent[name] += (time.process_time() - before) * 1e3
     return {
-        name: {"mean_ms": statistics.fmean(t), "median_ms": statistics.median(t), "max_ms": max(t)}
+        name: {
+            "mean_ms": statistics.fmean(t),
+            "error_ms": statistics.stdev(t) / len(t) ** 0.5,
+            "median_ms": statistics.median(t),
+            "max_ms": max(t),
+            "cpu_ms": spent[name] / len(t),
+        }
         for name, t in times.items()
     }
 
@@ -142,16 +159,18 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["default"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     warnings.filterwarnings("ignore")  # the peer's
     result: dict[str, Any] = {
         "benchmark": "augmentation", "torch": torch.__version__, "machine": platform.processor() or platform.machine(),
-        "threads": options.threads, "device": options.device, "patches": options.patches, "peer": None, "sizes": {},
+        "threads": options.threads, "device": options.device, "patches": options.patches,
+        "load_before": os.getloadavg()[0], "peer": None, "sizes": {},
     }  # fmt: skip
     for size in options.size:
-        runs = {f"hilum {name}": hilum_patch(settings, size, device) for name, settings in PRESETS.items()}
+        runs = {f"hilum {name}": hilum_patch(PRESETS[name], size, device) for name in options.presets}
         try:
             runs["batchgeneratorsv2"] = peer_patch(size)
             result["peer"] = f"batchgeneratorsv2 {version('batchgeneratorsv2')}"
@@ -159,8 +178,13 @@ def main() -> None:
             print(f"batchgeneratorsv2 is absent ({error}): hilum alone")
         result["sizes"][size] = found = timed(runs, options.patches, device)
         for name, times in found.items():
-            print(f"{size}^3  {name:20}" + "".join(f"  {key[:-3]} {ms:7.1f} ms" for key, ms in times.items()))
-    result["load"] = os.getloadavg()[0]  # above the number of cores, the times are too long; their ratios hold better
+            peer = found.get("batchgeneratorsv2", times)
+            clock, work = (peer[key] / times[key] for key in ("mean_ms", "cpu_ms"))
+            ratio = f"  peer takes {clock:.1f} times the time, {work:.1f} times the work"
+            told = "".join(f"  {key[:-3]} {ms:7.1f} ms" for key, ms in times.items())
+            print(f"{size}^3  {name:20}" + told + (ratio if name != "batchgeneratorsv2" and result["peer"] else ""))
+    # above the number of cores, the times are too long; their ratios hold better
+    result["load_after"] = os.getloadavg()[0]
     print(json.dumps(result))
 
 
