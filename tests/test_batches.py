@@ -40,6 +40,7 @@ class FakePlan:
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     separate_z: bool = False
     normalisation: FakeNormalisation = FakeNormalisation()
+    context: int = 0
 
 
 @dataclass

@@ -33,6 +33,9 @@ class DataOptions:
 class PrepareOptions:
     """What the plan must respect; zeros and empty lists mean "decide from the data".
 
+    In 2D: ``context`` neighbours on each side of a slice become further channels; ``inplane`` is the fixed size (rows,
+    columns) that every slice is resized to. ``gamma`` bends a window: ``x ** gamma``.
+
     ``labels`` says how label maps come to the plan's spacing: "linear" gives a voxel to the class with the largest
     linearly interpolated share, "nearest" to that of the nearest voxel.
     """
@@ -46,6 +49,9 @@ class PrepareOptions:
     max_features: int = 320
     normalisation: Literal["ct", "zscore", "window"] = "ct"
     window_hu: tuple[float, ...] = ()
+    gamma: float = 1.0
+    context: int = 0
+    inplane: tuple[int, ...] = ()
     labels: Literal["linear", "nearest"] = "linear"
 
 

@@ -27,7 +27,8 @@ from hilum.files import read_json
 from hilum.labels import LabelScheme, scheme_from
 from hilum.model import NetworkSpec, save_model
 from hilum.prepare.conventions import Conventions
-from hilum.prepare.plan import Normalisation, Plan
+from hilum.prepare.normalisation import Normalisation
+from hilum.prepare.plan import Plan
 
 _EVERYTHING = 1e9
 _HARMLESS = {"LoadImaged", "EnsureChannelFirstd", "AddChanneld", "EnsureTyped", "ToTensord", "CastToTyped", "ToDeviced"}

@@ -12,7 +12,8 @@ from typing import Any
 
 from hilum.errors import ModelError
 from hilum.prepare.conventions import Conventions
-from hilum.prepare.plan import Normalisation, Plan, Triple
+from hilum.prepare.normalisation import Normalisation
+from hilum.prepare.plan import Plan, Triple
 
 _EVERYTHING = 1e9  # no intensity is clipped there
 _NETWORKS = {

@@ -19,7 +19,7 @@ from hilum.inference.engines import Network, open_engine
 
 if TYPE_CHECKING:
     from hilum.model import Model
-    from hilum.prepare.plan import Normalisation
+    from hilum.prepare.normalisation import Normalisation
 
 
 class Folds:
@@ -43,7 +43,7 @@ class Folds:
         self.networks: list[Network] = list(engine.networks)
         self.precision = engine.precision
         self.flips = mirror_axes(self.plan.dims, model.scheme.sided, model.inference.mirror_axes) if mirror else [()]
-        self._earlier = model.spec.in_channels - 1
+        self._earlier = model.spec.in_channels - model.plan.channels
 
     def logits(
         self,
@@ -57,7 +57,7 @@ class Folds:
         """Mean logits over folds and mirrored copies.
 
         Args:
-            tiles_Bdhw: HU of any number type on the networks' device.
+            tiles_Bdhw: HU of any number type on the networks' device; in 2D, d is a slice with its neighbours.
             disagreement: also how far the folds contradict each other, as one more output (``_contradiction``).
             first_only: ask one fold and no mirrored copy, to find where organs are.
             normalisation: the scan's own instead of the plan's.
@@ -72,7 +72,7 @@ class Folds:
             found = [earlier_Bdhw[:, None] == index for index in range(1, self._earlier + 1)]
             images = torch.cat([images, *(there.to(images.dtype) for there in found)], dim=1)
         if self.plan.dims == 2:
-            images = images[:, :, 0]
+            images = images.flatten(1, 2)  # neighbouring slices are channels
         flips, networks = (self.flips[:1], self.networks[:1]) if first_only else (self.flips, self.networks)
         total: torch.Tensor | None = None
         each: list[torch.Tensor] = []

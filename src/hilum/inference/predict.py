@@ -222,7 +222,7 @@ class Predictor:
             disagreement: one more output, how far the folds contradict each other (0 to 1).
             progress: counts tiles.
         """
-        source = TileSource(case, self.plan.patch, self.threads)
+        source = TileSource(case, self.plan.patch, self.threads, self.plan.context)
         extra = 1 if disagreement else 0
         background = (*background_logits(self.outputs, regions=bool(self.writers)), *[0.0] * extra)
         slab = RollingLogits(

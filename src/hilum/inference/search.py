@@ -86,7 +86,7 @@ def wider_search(predictor: Predictor, case: Prepared, search: Search, border: B
 
 
 def _whole(predictor: Predictor, case: Prepared) -> tuple[TileSource, list[Start]]:
-    source = TileSource(case, predictor.plan.patch, predictor.threads)
+    source = TileSource(case, predictor.plan.patch, predictor.threads, predictor.plan.context)
     return source, tile_starts(source.shape, predictor.plan.patch, predictor.overlap)
 
 

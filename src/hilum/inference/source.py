@@ -24,6 +24,7 @@ class TileSource:
         case: the prepared scan.
         patch: (d, h, w).
         threads: for resampling what is computed on the way; 0 means one for each core.
+        context: planes below and above each tile that come with it; beyond the scan they are air.
 
     Attributes:
         shape: (D, H, W), on every axis at least a patch.
@@ -31,7 +32,8 @@ class TileSource:
         normalisation: the scan's own, or None.
     """
 
-    def __init__(self, case: Prepared, patch: tuple[int, int, int], threads: int = 0):
+    def __init__(self, case: Prepared, patch: tuple[int, int, int], threads: int = 0, context: int = 0):
+        self._reach, self._size = context, (patch[0] + 2 * context, *patch[1:])
         self.patch, self._threads, self._padding_hu = patch, threads, case.padding_hu
         self.normalisation, self._earlier_DHW = case.normalisation, case.earlier_DHW
         self._image: np.ndarray | ImageSlabs = case.slabs if isinstance(case, StreamedCase) else case.image_DHW
@@ -43,19 +45,20 @@ class TileSource:
         self._blocks: dict[int, np.ndarray] = {}
 
     def tile(self, start: Start) -> np.ndarray:
-        """(d, h, w) of HU, a new array; ``start[0]`` must not lie below that of an earlier tile by more than a block.
+        """(d + 2 context, h, w) of HU, a new array; ``start[0]`` is at most a block below an earlier tile's.
 
         A tile further down is right too, and costs its resampling again.
         """
-        low = [max(0, s - b) for s, b in zip(start, self.before, strict=True)]
-        high = [min(n, s - b + p) for s, b, p, n in zip(start, self.before, self.patch, self._inside, strict=True)]
+        first = (start[0] - self._reach, *start[1:])
+        low = [max(0, s - b) for s, b in zip(first, self.before, strict=True)]
+        high = [min(n, s - b + p) for s, b, p, n in zip(first, self.before, self._size, self._inside, strict=True)]
         rows, columns = slice(low[1], high[1]), slice(low[2], high[2])
         planes = self._planes(low[0], high[0], rows, columns)
-        if planes.shape == self.patch:
+        if planes.shape == self._size:
             return planes
         dtype = self._image.dtype
-        tile = np.full(self.patch, round(self._padding_hu) if dtype.kind == "i" else self._padding_hu, dtype)
-        place = [a - (s - b) for a, s, b in zip(low, start, self.before, strict=True)]
+        tile = np.full(self._size, round(self._padding_hu) if dtype.kind == "i" else self._padding_hu, dtype)
+        place = [a - (s - b) for a, s, b in zip(low, first, self.before, strict=True)]
         tile[tuple(slice(p, p + n) for p, n in zip(place, planes.shape, strict=True))] = planes
         return tile
 

@@ -50,7 +50,7 @@ def load_model(path_or_name: str | Path) -> Model:
     if not weights and exported is None:
         raise damaged(folder / "model.json", "lists no weights")
     first = load_model(folder / "first") if "first" in table else None
-    _check_channels(spec, first, table.get("first"), folder)
+    _check_channels(spec, plan.channels, first, table.get("first"), folder)
     recipe = folder / "recipe.toml"
     return Model(
         folder,
@@ -170,10 +170,10 @@ def _check_head(spec: NetworkSpec, scheme: LabelScheme, file: Path) -> None:
             raise damaged(file, error.found) from None
 
 
-def _check_channels(spec: NetworkSpec, first: Model | None, wanted_hash: str | None, folder: Path) -> None:
+def _check_channels(spec: NetworkSpec, slices: int, first: Model | None, wanted_hash: str | None, folder: Path) -> None:
     """Raise ModelError unless a cascade has the model before it, with as many labels as it takes channels for."""
     if first is not None and first.hash != wanted_hash:
         raise damaged(folder / "first", "is another model than the one that this cascade was made with")
-    channels = 1 if first is None else first.scheme.class_count
+    channels = slices if first is None else slices - 1 + first.scheme.class_count
     if spec.in_channels != channels:
         raise damaged(folder / "model.json", f"wants {spec.in_channels} image channels where there are {channels}")

@@ -7,7 +7,8 @@ Threads cut the int16 boxes of the next steps ahead of time; normalising and aug
 caller's thread. A batch depends on (seed, step) alone, not on what was asked before: a run that resumes at any
 step goes on with the batches that it would have had.
 
-Shapes: images (B, 1, D, H, W), or (B, 1, H, W) for two-dimensional plans; labels (B, D, H, W) or (B, H, W).
+Shapes: images (B, 1, D, H, W), or (B, C, H, W) for two-dimensional plans, C = 1 and
+neighbouring slices; labels (B, D, H, W) or (B, H, W).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Batch:
     """One step's patches.
 
     Attributes:
-        images: float32, normalised, (B, 1, D, H, W) or (B, 1, H, W).
+        images: float32, normalised, (B, 1, D, H, W) or (B, C, H, W).
         labels: int64 class index, (B, D, H, W) or (B, H, W).
         names: the case of each item.
     """
@@ -109,8 +110,17 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ):
+        within = [round(options.within_mm / spacing) for spacing in plan.spacing_mm] if options.within_mm else None
         self.sampler = Sampler(
-            store, names, plan.patch, options.foreground, seed, lesion_weights(scheme), options.sampling, options.cases
+            store,
+            names,
+            plan.patch,
+            options.foreground,
+            seed,
+            lesion_weights(scheme),
+            options.sampling,
+            options.cases,
+            (within[0], within[1], within[2]) if within else None,
         )
         settings = settings_from(options.augment, options.augment_options)
         self.settings = settings if augmented else PRESETS["none"]
@@ -175,7 +185,8 @@ class Batches:
             shape = source_box(item, self.plan.patch)
             z, y, x = (c - (s - p) // 2 for c, s, p in zip(place.corner, shape, self.plan.patch, strict=True))
             case = self.sampler.case(place.name)
-            images.append(self._tensor(cut(case.image_DHW, (z, y, x), shape, AIR_HU)))
+            n = self.plan.context
+            images.append(self._tensor(cut(case.image_DHW, (z - n, y, x), (shape[0] + 2 * n, *shape[1:]), AIR_HU)))
             labels.append(self._tensor(cut(case.labels_DHW, (z, y, x), shape, 0)))
         return _Boxes(step, places, parameters, tuple(images), tuple(labels))
 
@@ -190,6 +201,8 @@ class Batches:
         of_items = zip(self.items, boxes.parameters.items, boxes.images_DHW, boxes.labels_DHW, strict=True)
         for index, item, image_DHW, label_DHW in of_items:
             hounsfield = image_DHW.to(self.device, non_blocking=True).float()[None]
+            if self.plan.context:  # a slice and its neighbours are channels, augmented alike
+                hounsfield = hounsfield.transpose(0, 1).contiguous()
             label_DHW = label_DHW.to(self.device, non_blocking=True)
             image, label = apply_item(item, hounsfield, label_DHW, self.plan.patch, normalise)
             for change in self.own:

@@ -10,7 +10,8 @@ Knows no network, no patch, no torch.
 
 from hilum.prepare.fingerprint import CaseFacts, Fingerprint, Intensities, fingerprint
 from hilum.prepare.memory import memory_bytes
-from hilum.prepare.plan import Normalisation, Plan, make_plan
+from hilum.prepare.normalisation import Normalisation
+from hilum.prepare.plan import Plan, make_plan
 from hilum.prepare.preprocess import Case, prepare_labels, prepare_scan, prepared_grid, undo_labels
 from hilum.prepare.resample import resample_image, resample_labels
 from hilum.prepare.store import PreparedCase, Store, build_store, open_store

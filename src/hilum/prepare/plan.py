@@ -24,7 +24,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,7 +34,9 @@ from hilum.errors import ModelError, RecipeError
 from hilum.labels import LabelScheme
 from hilum.prepare.conventions import OWN, Conventions
 from hilum.prepare.fingerprint import Fingerprint
+from hilum.prepare.flat import check_slices
 from hilum.prepare.memory import PLAIN, REFERENCE_BATCH, Encoder, memory_bytes
+from hilum.prepare.normalisation import Normalisation, check_intensities, planned_normalisation
 
 FORMAT = 1
 ANISOTROPY = 3.0  # from which ratio of spacings on an axis is treated apart
@@ -46,32 +48,7 @@ log = logging.getLogger(__name__)
 Triple = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """HU to what the network sees: ``(clip(hu, low, high) - mean) / std``.
-
-    Attributes:
-        kind: "ct" (percentiles, mean and deviation of labelled voxels), "zscore" (the same without clipping) or
-            "window" (``low`` becomes 0 and ``high`` 1).
-        low: HU below are raised to it.
-        high: HU above are lowered to it.
-        mean: HU that become 0.
-        std: HU that become 1 step.
-    """
-
-    kind: Literal["ct", "zscore", "window"]
-    low: float
-    high: float
-    mean: float
-    std: float
-
-    def apply(self, hu: Any) -> Any:
-        """Normalised float32 of a NumPy array or torch tensor of any number type; the input stays as it is."""
-        values = hu.astype(np.float32) if isinstance(hu, np.ndarray) else hu.float()
-        return (values.clip(self.low, self.high) - self.mean) / self.std
-
-
-_OPTIONAL = ("conventions", "labels")  # plans of before these were written without them
+_OPTIONAL = ("conventions", "labels", "context", "inplane")  # plans of before these were written without them
 
 
 @dataclass(frozen=True)
@@ -93,6 +70,8 @@ class Plan:
         conventions: what the model of another toolkit wants otherwise.
         labels: how training's label maps come to ``spacing_mm``: "linear" (the class with the largest linearly
             interpolated share) or "nearest".
+        context: in 2D, neighbours on each side of a slice that the network sees as further channels, lowest first.
+        inplane: in 2D, rows and columns that every slice is resized to whatever its spacing; () follows ``spacing_mm``.
     """
 
     dims: int
@@ -108,6 +87,13 @@ class Plan:
     median_shape: Triple
     conventions: Conventions = OWN
     labels: Literal["linear", "nearest"] = "linear"
+    context: int = 0
+    inplane: tuple[int, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Image channels of the network: the slice and its neighbours."""
+        return 1 + 2 * self.context
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers, with the format's number."""
@@ -116,6 +102,9 @@ class Plan:
             del table["conventions"]
         if self.labels == "linear":
             del table["labels"]
+        for key in ("context", "inplane"):
+            if not table[key]:
+                del table[key]
         return {"format": FORMAT, **table}
 
     @classmethod
@@ -130,6 +119,7 @@ class Plan:
         try:
             values = {key: _tupled(table[key]) for key in cls.__dataclass_fields__ if key not in _OPTIONAL}
             own = {"normalisation": Normalisation(**table["normalisation"]), "labels": table.get("labels", "linear")}
+            own |= {"context": table.get("context", 0), "inplane": _tupled(table.get("inplane", []))}
             return cls(**{**values, **own, "conventions": Conventions.from_json(table.get("conventions", {}))})
         except (KeyError, TypeError) as error:
             raise ModelError(f"a plan that cannot be read ({error})", fix="plan again") from None
@@ -155,8 +145,14 @@ def make_plan(fingerprint: Fingerprint, options: PrepareOptions, scheme: LabelSc
         RecipeError: wishes that contradict each other or cannot be met, each with what would work.
     """
     check_options(options)
+    options = replace(options, patch=options.patch or options.inplane)
     spacing = _target_spacing(fingerprint, options)
-    shapes = [_shape_at(case.shape, case.spacing_mm, spacing, options.dims) for case in fingerprint.cases]
+    shapes = [
+        (case.shape[0], *_pair(options.inplane))
+        if options.inplane
+        else _shape_at(case.shape, case.spacing_mm, spacing, options.dims)
+        for case in fingerprint.cases
+    ]
     median = _triple(int(n) for n in np.median(shapes, axis=0))
 
     def memory(patch: Triple, batch: int) -> float:
@@ -190,10 +186,12 @@ def make_plan(fingerprint: Fingerprint, options: PrepareOptions, scheme: LabelSc
         kernels=topology.kernels,
         strides=topology.strides,
         convs_per_stage=(CONVS,) * len(topology.strides),
-        normalisation=_normalisation(fingerprint, options),
+        normalisation=planned_normalisation(fingerprint, options),
         separate_z=is_anisotropic(spacing),
         median_shape=median,
         labels=options.labels,
+        context=options.context,
+        inplane=options.inplane,
     )
 
 
@@ -228,18 +226,16 @@ def check_options(options: PrepareOptions) -> None:
             f"prepare.base_features = {options.base_features} and max_features = {options.max_features}",
             wanted="1 <= base_features <= max_features",
         )
-    window = options.window_hu
-    if options.normalisation == "window" and not (len(window) == 2 and window[0] < window[1]):
-        raise RecipeError(
-            f"prepare.window_hu = {list(window)} with normalisation 'window'",
-            wanted="two ascending HU",
-            fix="e.g. window_hu = [-160, 240]",
-        )
+    check_intensities(options)
+    check_slices(options)
 
 
 def _target_spacing(fingerprint: Fingerprint, options: PrepareOptions) -> tuple[float, float, float]:
     spacings = np.array([case.spacing_mm for case in fingerprint.cases])
     target = np.median(spacings, axis=0)
+    if options.inplane:
+        extents = np.median([np.multiply(case.shape, case.spacing_mm) for case in fingerprint.cases], axis=0)
+        return _mm((target[0], *(extents[1:] / options.inplane)))
     if options.spacing_mm:
         target[-len(options.spacing_mm) :] = options.spacing_mm
         return _mm(target)
@@ -347,20 +343,6 @@ def _features(strides: Sequence[Triple], options: PrepareOptions) -> tuple[int, 
     return tuple(min(options.max_features, options.base_features * 2**stage) for stage in range(len(strides)))
 
 
-def _normalisation(fingerprint: Fingerprint, options: PrepareOptions) -> Normalisation:
-    hu = fingerprint.hu
-    std = max(hu.std, 1.0)  # labelled voxels of one value would divide by nought; a HU is below any scanner's noise
-    if options.normalisation == "window":
-        low, high = options.window_hu
-        return Normalisation("window", low, high, mean=low, std=high - low)
-    if options.window_hu:
-        log.warning("prepare.window_hu has no effect with normalisation %r", options.normalisation)
-    if options.normalisation == "zscore":
-        limits = np.iinfo(np.int16)  # what a prepared case can hold: nothing is clipped
-        return Normalisation("zscore", float(limits.min), float(limits.max), hu.mean, std)
-    return Normalisation("ct", hu.low, hu.high, hu.mean, std)
-
-
 def _padded(patch: Triple, divisor: Triple) -> Triple:
     return _triple(-(-n // d) * d for n, d in zip(patch, divisor, strict=True))
 
@@ -368,6 +350,10 @@ def _padded(patch: Triple, divisor: Triple) -> Triple:
 def _triple(values: Iterable[Any]) -> Triple:
     a, b, c = (int(v) for v in values)
     return a, b, c
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    return values[0], values[1]
 
 
 def _mm(values: Iterable[Any]) -> tuple[float, float, float]:

@@ -16,7 +16,8 @@ import numpy as np
 
 from hilum.errors import GeometryError
 from hilum.prepare.conventions import box_to_look_at, inside_codes, nearest_axis, own_intensities
-from hilum.prepare.plan import Normalisation, Plan, is_anisotropic
+from hilum.prepare.normalisation import Normalisation
+from hilum.prepare.plan import Plan, is_anisotropic
 from hilum.prepare.resample import ImageSlabs, resample_labels
 from hilum.volume import Grid, Volume, require_same_grid
 
@@ -195,13 +196,17 @@ def undo_labels(labels_DHW: np.ndarray, case: Case, *, threads: int = 0) -> Volu
 
 
 def prepared_grid(inside: Grid, plan: Plan) -> Grid:
-    """Where a scan's voxels will lie: the same extent at the plan's spacing, as near as whole voxels allow.
+    """Where a scan's voxels will lie: the same extent at the plan's spacing, as near as whole voxels allow; or, where
+    the plan says how many rows and columns, exactly these.
 
     Args:
         inside: the scan's grid in SPL order.
         plan: gives the spacing.
     """
-    grid = inside.respaced(_target_mm(inside, plan))
+    if plan.inplane:
+        grid = inside.reshaped((inside.shape[0], *plan.inplane))
+    else:
+        grid = inside.respaced(_target_mm(inside, plan))
     return inside if grid.shape == inside.shape else grid
 
 

@@ -308,7 +308,8 @@ def _check_names(cases: Sequence[CaseRef]) -> None:
 
 def _digest(plan: Plan, scheme: LabelScheme) -> str:
     labels = [] if plan.labels == "linear" else [plan.labels]
-    return _sha([FORMAT, plan.dims, list(plan.spacing_mm), plan.separate_z, scheme.to_json(), *labels])
+    sizes = [list(plan.inplane)] if plan.inplane else []
+    return _sha([FORMAT, plan.dims, list(plan.spacing_mm), plan.separate_z, scheme.to_json(), *labels, *sizes])
 
 
 def _sha(value: Any) -> str:

@@ -86,7 +86,7 @@ def _seconds_a_step(recipe: Recipe, plan: Any, device: str) -> float:
     devices.use_threads()
     spec = network_spec(recipe, plan, recipe.scheme)
     network = spec.build().to(where).train()
-    images = torch.randn(plan.batch, 1, *plan.patch[-plan.dims :], device=where)
+    images = torch.randn(plan.batch, plan.channels, *plan.patch[-plan.dims :], device=where)
     begin = 0.0
     for turn in range(_STEPS + 1):
         if turn == 1:

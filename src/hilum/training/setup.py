@@ -34,6 +34,7 @@ from hilum.training.checkpoint import checkpoint_facts
 from hilum.training.losses import check_loss
 from hilum.training.optim import check_options
 from hilum.training.trackers import check_trackers
+from hilum.training.two_stages import check_locator
 
 # what may change between the parts of one run: its length, its place, how it is shown and used afterwards
 _MAY_CHANGE = {
@@ -128,6 +129,11 @@ def check_recipe(recipe: Recipe) -> None:
     settings_from(recipe.patches.augment, recipe.patches.augment_options)
     own_changes(recipe.patches.augment_own)
     check_trackers(recipe.training.track)
+    check_locator(recipe.locator, recipe.prepare.dims)
+    if recipe.patches.within_mm < 0:
+        raise RecipeError(
+            f"patches.within_mm = {recipe.patches.within_mm}", wanted="millimetres, or 0 for the whole scan"
+        )
     seconds_of(recipe.training.budget)
 
 
@@ -139,7 +145,7 @@ def network_spec(recipe: Recipe, plan: Plan, scheme: LabelScheme) -> NetworkSpec
     """
     head = recipe.network.head
     outputs = scheme.class_count if head == "labels" else len(scheme.regions)
-    spec = NetworkSpec(recipe.network.name, _network_options(recipe, plan), 1, outputs, plan.dims, head)
+    spec = NetworkSpec(recipe.network.name, _network_options(recipe, plan), plan.channels, outputs, plan.dims, head)
     networks.check_patch(spec.name, spec.options, plan.patch)
     return spec
 
