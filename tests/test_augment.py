@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hilum.errors import RecipeError
 from hilum.patches import intensity, spatial
+from hilum.patches.acquisition import ACQUISITION
 from hilum.patches.augment import (
     PRESETS,
     AugmentParameters,
@@ -21,12 +22,12 @@ from hilum.patches.augment import (
     apply_item,
     draw_item,
     settings_from,
+    source_box,
 )
 
 SHAPE = (12, 16, 20)
-EVERYTHING = AugmentSettings(
-    mirror=(0, 1, 2), **{f"{name}_probability": 1.0 for name in ("rotation", "scale", *intensity.CHANGES)}
-)
+KINDS = ("rotation", "scale", "crop", "elastic", *ACQUISITION, *intensity.CHANGES)
+EVERYTHING = AugmentSettings(mirror=(0, 1, 2), **{f"{name}_probability": 1.0 for name in KINDS})
 
 
 def draw(chosen: AugmentSettings, batch: int, *arguments: Any, **options: Any) -> AugmentParameters:
@@ -34,11 +35,11 @@ def draw(chosen: AugmentSettings, batch: int, *arguments: Any, **options: Any) -
 
 
 def source_shapes(parameters: AugmentParameters, patch: spatial.Shape3) -> list[spatial.Shape3]:
-    return [spatial.source_shape(item.matrix, patch) for item in parameters.items]
+    return [source_box(item, patch) for item in parameters.items]
 
 
 def apply(parameters: AugmentParameters, images: Any, labels: Any, shape: spatial.Shape3) -> tuple[torch.Tensor, ...]:
-    done = [apply_item(*item, shape) for item in zip(parameters.items, images, labels, strict=True)]
+    done = [apply_item(*item, shape, torch.clone) for item in zip(parameters.items, images, labels, strict=True)]
     return torch.stack([image for image, _ in done]), torch.stack([label for _, label in done])
 
 
@@ -305,13 +306,26 @@ def test_wrong_recipes_are_refused(preset: str, options: dict[str, object], mess
 
 @pytest.mark.gpu
 def test_cuda_agrees_with_the_cpu() -> None:
-    parameters = draw(
-        settings_from("default", {"rotation_probability": 1, "gamma_probability": 1, "blur_probability": 1,
-                                  "contrast_probability": 1, "low_resolution_probability": 1, "noise_probability": 0}),
-        2, 3, np.random.default_rng(1),
-    )  # fmt: skip
+    certain = {f"{name}_probability": 1 for name in ("rotation", "scale", "crop", "elastic", "thickness", "window")}
+    certain |= {f"{name}_probability": 1 for name in intensity.CHANGES} | {"noise_probability": 0}
+    # noise has the same seed but other numbers on another kind of device
+    parameters = draw(settings_from("strong", certain | {"ct_noise_probability": 0}), 2, 3, np.random.default_rng(1))
     images, labels = boxes(parameters)
     here = apply(parameters, images, labels, SHAPE)
     there = apply(parameters, [x.cuda() for x in images], [x.cuda() for x in labels], SHAPE)
     torch.testing.assert_close(there[0].cpu(), here[0], rtol=1e-3, atol=1e-3)
     assert (there[1].cpu() == here[1]).float().mean() > 0.999
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_nothing_waits_for_the_gpu(preset: str) -> None:
+    parameters = draw(PRESETS[preset], 20, 3, np.random.default_rng(1))
+    images, labels = boxes(parameters)
+    images, labels = [x.cuda() for x in images], [x.cuda() for x in labels]
+    apply(parameters, images, labels, SHAPE)  # what is compiled and set up once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        apply(parameters, images, labels, SHAPE)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hilum.patches.intensity import Change, along_axes
+from hilum.patches.intensity import Change, along_axes, beside
 
 # Filtered back-projection takes low frequencies from the noise: a blur of twice the width is subtracted, nearly whole.
 LOW_CUT = 0.8
@@ -40,8 +40,7 @@ def ct_noise(image: torch.Tensor, sd_hu: float, *sigma_voxels_and_seed: float) -
     # the variance of a difference of two separable blurs is a sum of three separable terms, exact at the edges too
     terms = ((1.0, narrow, narrow), (-2 * LOW_CUT, narrow, wide), (LOW_CUT**2, wide, wide))
     variance = sum(k * np.multiply.outer((a[1] * b[1]).sum(axis=1), (a[2] * b[2]).sum(axis=1)) for k, a, b in terms)
-    gain = torch.from_numpy(np.asarray(sd_hu / np.sqrt(variance), np.float32)).to(image.device)
-    return image.addcmul_(noise, gain)
+    return image.addcmul_(noise, beside(image, np.asarray(sd_hu / np.sqrt(variance), np.float32)))
 
 
 def thickness(image: torch.Tensor, voxels: float) -> torch.Tensor:

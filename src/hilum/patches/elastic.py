@@ -48,8 +48,10 @@ def displacements(bend: Bend, shape: tuple[int, int, int], device: torch.device)
     largest = np.array(bend.largest_voxels).reshape(3, 1, 1, 1)
     random = np.random.default_rng(bend.seed)
     points = random.uniform(-1, 1, (3, *(matrix.shape[1] for matrix in weights))) * largest
-    coarse = torch.from_numpy(points.astype(np.float32)).to(device)
-    along_d, along_h, along_w = (torch.from_numpy(matrix).to(device) for matrix in weights)
+    # small copies that wait for nothing the device is doing
+    coarse, along_d, along_h, along_w = (
+        torch.from_numpy(array).to(device, non_blocking=True) for array in (points.astype(np.float32), *weights)
+    )
     # autocast would make the products bf16 and the field a staircase
     with torch.autocast(device.type, enabled=False):
         slices = along_h @ (coarse @ along_w.T)

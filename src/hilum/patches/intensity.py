@@ -68,7 +68,7 @@ def histogram(image: torch.Tensor, *curve: float) -> torch.Tensor:
     """Pass the values through a curve: its points are spread evenly over the image's range, 0 and 1 being its ends."""
     low, high = torch.aminmax(image)
     width = (high - low).clamp_min(1e-7)
-    points = torch.tensor(curve, dtype=image.dtype, device=image.device)
+    points = beside(image, np.array(curve, np.float32))
     place = image.sub_(low).mul_((len(curve) - 1) / width)
     below = place.to(torch.int32).clamp_(0, len(curve) - 2)
     place.sub_(below)
@@ -93,7 +93,7 @@ CHANGES: dict[str, Change] = {
 
 def along_axes(image: torch.Tensor, matrices: Sequence[np.ndarray | None]) -> torch.Tensor:
     """Multiply the axes D, H, W of an image (C, D, H, W) by a square matrix each; None leaves an axis as it is."""
-    d, h, w = (None if m is None else torch.from_numpy(m).to(image.device, image.dtype) for m in matrices)
+    d, h, w = (None if m is None else beside(image, m) for m in matrices)
     # autocast would make the products bf16, which costs three digits of the image
     with torch.autocast(image.device.type, enabled=False):
         if w is not None:
@@ -103,6 +103,11 @@ def along_axes(image: torch.Tensor, matrices: Sequence[np.ndarray | None]) -> to
         if d is not None:
             image = (d @ image.flatten(2)).view(image.shape)
     return image
+
+
+def beside(image: torch.Tensor, array: np.ndarray) -> torch.Tensor:
+    """A small array as a tensor of the image's type on its device, without waiting for what the device is doing."""
+    return torch.from_numpy(array).to(image.device, image.dtype, non_blocking=True)
 
 
 def _blur_matrix(n: int, sigma: float) -> np.ndarray | None:
