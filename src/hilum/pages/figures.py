@@ -19,13 +19,14 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from hilum.labels import LabelScheme
+from hilum.pages import strings
 from hilum.pages.slices import LETTERS, Box, Plane, View, body_box, grey, label_box, views
 from hilum.volume import Volume, require_same_grid
 
 AGREED, MISSED, INVENTED, SWAPPED = "#009E73", "#F0E442", "#CC79A7", "#0072B2"
 FILL = 0.35
 SMOOTH_VOXELS = 0.45  # takes the staircase off outlines, and leaves a lesion of one voxel visible
-_BACKGROUND = 0.09  # grey where there is no scan
+BACKGROUND = 0.09  # grey where there is no scan
 _WHITE, _INK = (255, 255, 255, 255), (0, 0, 0, 190)
 
 
@@ -102,20 +103,16 @@ def lesion_picture(
     side_mm = max(70.0, 2.2 * lesion["long_axis_mm"])
     box = _square(centre, side_mm, labels)
     view = View("axial", int(lesion["slice_index"]), box, labels.spacing_mm, width)
-    rgb = _outlined(_ground(view, scan), view, labels.array, scheme, fill=0.0, line=2.0)
-    image = _to_image(rgb)
+    rgb = outlined(ground_of(view, scan), view, labels.array, scheme, fill=0.0, line=2.0)
+    image = to_image(rgb)
     lines = [
         ([view.pixel(end) for end in pair], f"{lesion[key]:.0f} mm")
         for pair, key in zip(ends, ("long_axis_mm", "short_axis_mm"), strict=True)
     ]
-    image = _with_lines(image, lines)
-    _annotate(image, view, bar_mm=20.0)
-    where = f"{lesion['side']} {lesion['organ']}".strip()
-    alt = (
-        f"Axial slice {view.index + 1}, enlarged: {lesion['label']} {lesion['id']} of the {where}, long axis "
-        f"{lesion['long_axis_mm']:.0f} mm, short axis {lesion['short_axis_mm']:.0f} mm."
-    )
-    return _encoded(image, f"Lesion {lesion['id']}", alt)
+    image = with_lines(image, lines)
+    annotate(image, view, bar_mm=20.0)
+    alt = strings.lesion_alt(lesion, "axial", view.index + 1)
+    return encoded(image, strings.TEXT["lesion_number"].format(lesion["id"]).capitalize(), alt)
 
 
 def spot_picture(
@@ -142,58 +139,59 @@ def spot_picture(
     box = _square(centre, max(60.0, 3.0 * diameter_mm), truth)
     view = View("axial", round(float(centre[0])), box, truth.spacing_mm, width)
     fill = 0.0 if scan is not None else 0.8
-    sides = [_outlined(_ground(view, scan), view, x.array, scheme, fill=fill, line=2.0) for x in (truth, prediction)]
-    images = [_to_image(side) for side in sides]
+    sides = [outlined(ground_of(view, scan), view, x.array, scheme, fill=fill, line=2.0) for x in (truth, prediction)]
+    images = [to_image(side) for side in sides]
     for image in images:
-        _annotate(image, view, bar_mm=20.0)
+        annotate(image, view, bar_mm=20.0)
     both = Image.new("RGB", (2 * width + 4, images[0].height), (255, 255, 255))
     both.paste(images[0], (0, 0))
     both.paste(images[1], (width + 4, 0))
-    alt = (
-        f"Axial slice {view.index + 1}, enlarged around the place: truth ({_seen(view, truth, scheme)}) on the left, "
-        f"prediction ({_seen(view, prediction, scheme)}) on the right."
-    )
-    return _encoded(both, title, alt)
+    seen = (_seen(view, x, scheme) for x in (truth, prediction))
+    alt = strings.TEXT["spot_alt"].format(view.index + 1, *seen)
+    return encoded(both, title, alt)
 
 
 def _panels(
     view: View, scan: Volume | None, prediction: Volume, truth: Volume | None, scheme: LabelScheme
 ) -> list[Picture]:
-    ground = _ground(view, scan)
-    place = f"{view.plane.capitalize()} slice {view.index + 1}"
+    ground = ground_of(view, scan)
+    t = strings.TEXT
+    place = t["slice"].format(view.plane.capitalize(), view.index + 1)
+    fill = FILL if scan is not None else 0.8
     drawn: list[tuple[str, np.ndarray, str]] = []
     if scan is not None:
-        drawn.append(("CT", ground, f"{place} of the CT, soft-tissue window."))
+        drawn.append((t["panel_ct"], ground, t["ct_alt"].format(place)))
     if truth is None:
-        filled = _outlined(ground, view, prediction.array, scheme, fill=FILL if scan is not None else 0.8)
-        drawn.append(("Segmentation", filled, f"{place}: {_seen(view, prediction, scheme)} coloured."))
+        filled = outlined(ground, view, prediction.array, scheme, fill=fill)
+        alt = t["filled_alt"].format(place, _seen(view, prediction, scheme))
+        drawn.append((t["panel_segmentation"], filled, alt))
         if scan is not None:
-            bare = _outlined(ground, view, prediction.array, scheme, fill=0.0)
-            drawn.append(("Outlines", bare, f"{place}: outlines only, so that the tissue stays visible."))
+            bare = outlined(ground, view, prediction.array, scheme, fill=0.0)
+            drawn.append((t["panel_outlines"], bare, t["bare_alt"].format(place)))
     else:
-        for title, labels in (("Truth", truth), ("Prediction", prediction)):
-            filled = _outlined(ground, view, labels.array, scheme, fill=FILL if scan is not None else 0.8)
-            drawn.append((title, filled, f"{place}, {title.lower()}: {_seen(view, labels, scheme)}."))
-        both = _agreement(ground, view, truth.array, prediction.array, fill=FILL if scan is not None else 0.8)
-        drawn.append(("Overlay", both, f"{place}: agreement, what was missed and what was invented."))
+        for title, labels in ((t["panel_truth"], truth), (t["panel_prediction"], prediction)):
+            filled = outlined(ground, view, labels.array, scheme, fill=fill)
+            drawn.append((title, filled, t["titled_alt"].format(place, title.lower(), _seen(view, labels, scheme))))
+        both = _agreement(ground, view, truth.array, prediction.array, fill=fill)
+        drawn.append((t["panel_overlay"], both, t["overlay_alt"].format(place)))
     pictures = []
     for title, rgb, alt in drawn:
-        image = _to_image(rgb)
-        _annotate(image, view, bar_mm=50.0)
-        pictures.append(_encoded(image, title, alt))
+        image = to_image(rgb)
+        annotate(image, view, bar_mm=50.0)
+        pictures.append(encoded(image, title, alt))
     return pictures
 
 
-def _ground(view: View, scan: Volume | None) -> np.ndarray:
+def ground_of(view: View, scan: Volume | None) -> np.ndarray:
     """(height, width, 3) float 0..1: the CT in grey, or a dark ground."""
     if scan is None:
         width, height = view.size
-        return np.full((height, width, 3), _BACKGROUND, np.float32)
+        return np.full((height, width, 3), BACKGROUND, np.float32)
     picture = np.clip(view.stretched(grey(view.cut(scan.array))), 0.0, 1.0)
     return np.repeat(picture[..., None], 3, axis=2)
 
 
-def _outlined(
+def outlined(
     ground: np.ndarray, view: View, labels_DHW: np.ndarray, scheme: LabelScheme, *, fill: float, line: float = 2.0
 ) -> np.ndarray:
     """Labels over a ground: a translucent fill and a solid outline each, organs first, lesions on top."""
@@ -246,8 +244,8 @@ def _mix(picture: np.ndarray, colour: Sequence[float], alpha: np.ndarray) -> Non
     picture += alpha[..., None] * (np.asarray(colour, np.float32) - picture)
 
 
-def _annotate(image: Image.Image, view: View, bar_mm: float) -> None:
-    """Letters for the patient's sides and a scale bar."""
+def annotate(image: Image.Image, view: View, bar_mm: float) -> None:
+    """Draw letters for the patient's sides and a scale bar of ``bar_mm`` into a picture."""
     draw = ImageDraw.Draw(image)
     width, height = image.size
     size = max(13, round(width / 23))
@@ -271,8 +269,13 @@ def _annotate(image: Image.Image, view: View, bar_mm: float) -> None:
     draw.text(spot, text, fill=(255, 255, 255), font=small, anchor="md", stroke_width=2, stroke_fill=(0, 0, 0))
 
 
-def _with_lines(image: Image.Image, lines: Sequence[tuple[list[tuple[float, float]], str]]) -> Image.Image:
-    """Measured axes with end ticks and their lengths; drawn four times as large and reduced, for soft edges."""
+def with_lines(image: Image.Image, lines: Sequence[tuple[list[tuple[float, float]], str]]) -> Image.Image:
+    """Measured axes with end ticks and their lengths; drawn four times as large and reduced, for soft edges.
+
+    Args:
+        image: stays as it is.
+        lines: the two ends (x, y) in pixels and the text of each.
+    """
     times = 4
     layer = Image.new("RGBA", (image.width * times, image.height * times), (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
@@ -299,14 +302,15 @@ def _with_lines(image: Image.Image, lines: Sequence[tuple[list[tuple[float, floa
     return image
 
 
-def _encoded(image: Image.Image, title: str, alt: str) -> Picture:
+def encoded(image: Image.Image, title: str, alt: str) -> Picture:
     """JPEG at 88 without colour subsampling: outlines stay crisp, a panel takes some 40 kB."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=88, subsampling=0)
     return Picture(title, alt, stream.getvalue(), "image/jpeg", *image.size)
 
 
-def _to_image(rgb: np.ndarray) -> Image.Image:
+def to_image(rgb: np.ndarray) -> Image.Image:
+    """(height, width, 3) float 0..1 as a picture."""
     return Image.fromarray(np.clip(np.round(rgb * 255), 0, 255).astype(np.uint8))
 
 
@@ -319,7 +323,7 @@ def _seen(view: View, labels: Volume, scheme: LabelScheme) -> str:
     """The names of the labels in a view, as a phrase."""
     present = set(np.unique(view.cut(labels.array)).tolist())
     names = [label.name for label in scheme.labels if label.value in present]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) or "nothing"
+    return strings.listed(names) or strings.TEXT["nothing"]
 
 
 def _slices(volume: Volume, plane: Plane) -> int:

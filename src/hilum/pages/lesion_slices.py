@@ -15,7 +15,16 @@ from PIL import Image, ImageDraw
 
 from hilum.labels import LabelScheme
 from hilum.pages import strings
-from hilum.pages.figures import _BACKGROUND, Picture, _annotate, _encoded, _ground, _outlined, _to_image, _with_lines
+from hilum.pages.figures import (
+    BACKGROUND,
+    Picture,
+    annotate,
+    encoded,
+    ground_of,
+    outlined,
+    to_image,
+    with_lines,
+)
 from hilum.pages.slices import Box, Plane, View
 from hilum.volume import Volume
 
@@ -48,20 +57,20 @@ def lesion_slices(
     for plane, index, point in places:
         box = _window(point, window_mm, labels)
         view = View(plane, index, box, labels.spacing_mm, width)
-        rgb = _outlined(_ground(view, scan), view, labels.array, scheme, fill=0.0 if scan is not None else 0.75)
-        image = _to_image(rgb)
+        rgb = outlined(ground_of(view, scan), view, labels.array, scheme, fill=0.0 if scan is not None else 0.75)
+        image = to_image(rgb)
         if plane == "axial":
             lengths = (lesion["long_axis_mm"], lesion["short_axis_mm"])
             lines = [
                 ([view.pixel(e) for e in pair], strings.millimetres(mm)) for pair, mm in zip(ends, lengths, strict=True)
             ]
-            image = _with_lines(image, lines)
+            image = with_lines(image, lines)
         else:
             image = _with_level(image, view, level)
-        image = _squared(image, width, 0 if scan is not None else round(255 * _BACKGROUND))
-        _annotate(image, view, bar_mm=20.0)
+        image = _squared(image, width, 0 if scan is not None else round(255 * BACKGROUND))
+        annotate(image, view, bar_mm=20.0)
         alt = strings.lesion_alt(lesion, plane, index + 1)
-        pictures.append(_encoded(image, strings.slice_title(plane, index + 1), alt))
+        pictures.append(encoded(image, strings.slice_title(plane, index + 1), alt))
     return tuple(pictures)
 
 

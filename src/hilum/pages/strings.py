@@ -121,6 +121,24 @@ TEXT = {
     "more": "{} shown, tumours first; {} more in the table",
     "now_word": "now",
     "odd": "{:.1f} robust SD from the other cases",
+    "slice": "{} slice {}",
+    "panel_ct": "CT",
+    "panel_segmentation": "Segmentation",
+    "panel_outlines": "Outlines",
+    "panel_truth": "Truth",
+    "panel_prediction": "Prediction",
+    "panel_overlay": "Overlay",
+    "ct_alt": "{} of the CT, soft-tissue window.",
+    "filled_alt": "{}: {} coloured.",
+    "bare_alt": "{}: outlines only, so that the tissue stays visible.",
+    "titled_alt": "{}, {}: {}.",
+    "overlay_alt": "{}: agreement, what was missed and what was invented.",
+    "spot_alt": "Axial slice {}, enlarged around the place: truth ({}) on the left, prediction ({}) on the right.",
+    "nothing": "nothing",
+    "surfaces": "Surfaces",
+    "surfaces_alt": "Surfaces seen from the front, the patient’s right on the left: {}.",
+    "and_more": "{} and more",
+    "nothing_alt": "Nothing to show.",
 }
 
 
@@ -131,7 +149,8 @@ def method(smallest: int) -> str:
         f"neighbours) of at least {smallest} voxels of one label. The long axis is the longest diameter in an axial "
         "slice (as in RECIST 1.1), the short axis the longest at right angles to it in the same slice. Right and left "
         "are the patient’s. “At least” marks what reaches the edge of the scan. Exophytic is the share of a lesion "
-        "outside the organ’s own convex outline. Scores follow their published rules; where an input lacks, the page "
+        "outside the outline that the kidney would have without it. Scores follow their published rules; where an "
+        "input lacks, the page "
         "says why there is none."
     )
 

@@ -86,10 +86,10 @@ def scene(
     extent = ((high - low) / size_mm).tolist()
     text = json.dumps({"size": size_mm, "extent": extent, "parts": listed}, ensure_ascii=True)
     text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")  # it stands inside <script>
-    names = strings.listed([part.name for part in parts[:6]]) + (" and more" if len(parts) > 6 else "")
-    alt = f"Surfaces seen from the front, the patient’s right on the left: {names}."
+    names = strings.listed([part.name for part in parts[:6]])
+    alt = strings.TEXT["surfaces_alt"].format(names if len(parts) <= 6 else strings.TEXT["and_more"].format(names))
     image = Image.fromarray(_rendered(parts, size))
-    return Scene(tuple(parts), text, _jpeg(image, "Surfaces", alt))
+    return Scene(tuple(parts), text, _jpeg(image, strings.TEXT["surfaces"], alt))
 
 
 def _organs(numbered: LesionMap, scheme: LabelScheme) -> list[Part]:
@@ -196,7 +196,7 @@ def thumbnail(picture: Picture, width: int = 220) -> bytes:
 
 def blank(size: tuple[int, int] = (880, 560)) -> Picture:
     """The ground alone: the thumbnail of an empty label map."""
-    return _jpeg(Image.new("RGB", size, GROUND), "Surfaces", "Nothing to show.")
+    return _jpeg(Image.new("RGB", size, GROUND), strings.TEXT["surfaces"], strings.TEXT["nothing_alt"])
 
 
 def _jpeg(image: Image.Image, title: str, alt: str) -> Picture:
