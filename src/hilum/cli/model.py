@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from hilum.cli.words import add_verb, answered
+from hilum.cli.words import add_verb, answered, progress_of
 
 
 def model_list(options: argparse.Namespace) -> int:
@@ -47,9 +47,25 @@ def model_import(options: argparse.Namespace) -> int:
     return answered(options, made.to_json(), made.text())
 
 
+def model_export(options: argparse.Namespace) -> int:
+    """A model for another engine, and how far it is from PyTorch."""
+    from hilum.exchange.export import export_model
+
+    made = export_model(
+        options.model,
+        options.out,
+        engine=options.format,
+        precision=options.precision,
+        int8=options.int8,
+        calibration=options.calibration or (),
+        progress=progress_of(options),
+    )
+    return answered(options, made.to_json(), made.text())
+
+
 def model_words(verbs: Any) -> None:
     """Words of ``hilum model ...``."""
-    parser = verbs.add_parser("model", help="models: list, show, import")
+    parser = verbs.add_parser("model", help="models: list, show, import, export")
     parts = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     words = add_verb(parts, "list", model_list, "models that ship with hilum", "hilum model list")
     words.add_argument("--networks", action="store_true", help="networks that can be trained instead")
@@ -66,4 +82,16 @@ def model_words(verbs: Any) -> None:
     words.add_argument("--axes", default="", metavar="CODES", help="nnU-Net: axes of the training arrays, e.g. SPL")
     words.add_argument(
         "--postprocessing", metavar="FILE", help="nnU-Net: its postprocessing.json, if it lies elsewhere"
+    )
+    text = "write a model for ONNX Runtime or OpenVINO and compare it with PyTorch"
+    words = add_verb(parts, "export", model_export, text, "hilum model export demo --format openvino --int8 --out fast")
+    words.add_argument("model", metavar="MODEL", help="a model folder, a run, or a name")
+    words.add_argument("--out", required=True, metavar="PATH", help="the model folder to write")
+    words.add_argument("--format", required=True, choices=["onnx", "openvino"], help="what shall run it")
+    words.add_argument(
+        "--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="fp16: weights in half the bytes"
+    )
+    words.add_argument("--int8", action="store_true", help="quantise to 8 bits on the calibration cases")
+    words.add_argument(
+        "--calibration", nargs="+", metavar="SCAN", help="scans to compare and quantise on (default: phantoms)"
     )

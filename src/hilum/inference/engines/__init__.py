@@ -12,6 +12,7 @@ the same for all.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
@@ -88,9 +89,13 @@ def choose_device(model: Model, device: str) -> torch.device:
 def require(module: str, extra: str) -> ModuleType:
     """A module of an extra, imported now.
 
+    OpenVINO and NNCF tell their makers that they are used, over the network, if ``openvino_telemetry`` can be imported:
+    here it cannot. hilum sends nothing anywhere.
+
     Raises:
         UsageError: it is not installed; with the extra's name.
     """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: an ImportError
     try:
         return importlib.import_module(module)
     except ImportError as error:
