@@ -14,6 +14,7 @@ from hilum.inference import region
 from hilum.inference.predict import Predictor
 from hilum.inference.region import Border, Found
 from hilum.model import load_model
+from hilum.patches.tiles import tile_starts
 from hilum.prepare.preprocess import prepare_scan, stream_scan
 from hilum.volume import Volume
 from threshold_model import scan_of, threshold_model
@@ -59,8 +60,21 @@ def test_the_same_labels_from_fewer_tiles(model, anatomy):
     whole = Predictor(model, "cpu", region=False).predict(prepare_scan(scan, model.plan))
     first = Predictor(model, "cpu", region=True).predict(stream_scan(scan, model.plan))
     assert whole.labels.array.any() and np.array_equal(first.labels.array, whole.labels.array)
-    assert first.region["whole"] == "" and first.region["rounds"] == 0 and first.region["boxes"] >= 1
+    assert first.region["whole"] == "" and first.region["rounds"] == 0 and first.region["places"] >= 1
     assert first.tiles < 0.6 * whole.tiles and whole.region == {}
+
+
+def test_a_cascade_goes_region_first_in_both_stages(tmp_path):
+    first = threshold_model(tmp_path / "first", spacing_mm=(4.0, 3.0, 2.0)).folder
+    cascade = threshold_model(tmp_path / "m", first=first)
+    scan = ct(body(*TWO), "LPI")
+    whole, some = (Predictor(cascade, "cpu", region=way) for way in (False, True))
+    assert some.first is not None and some.first.region
+    made = [one.predict(one.prepare(scan)) for one in (whole, some)]
+    assert made[0].labels.array.any() and np.array_equal(made[0].labels.array, made[1].labels.array)
+    assert made[1].region["whole"] == "" and made[1].tiles < 0.6 * made[0].tiles
+    alone = Predictor(threshold_model(tmp_path / "alone"), "cpu").segment(scan).array
+    assert not np.array_equal(alone, made[0].labels.array)  # the first stage's answer counts
 
 
 def test_a_giant_organ_is_done_as_a_whole(model):
@@ -93,7 +107,7 @@ def one_voxel_only(found: Found, start, logits_Kdhw):
     return hit
 
 
-def test_boxes_grow_where_labels_were_cut(model, monkeypatch):
+def test_more_is_done_where_labels_were_cut(model, monkeypatch):
     scan = ct(body(((48, 60, 40), 21, 1)))
     monkeypatch.setattr(Found, "look", one_voxel_only)
     monkeypatch.setattr(region, "WORTH", 2.0)
@@ -129,8 +143,10 @@ def test_tiles_cover_everything_that_was_found(shape, places):
     for place in places:
         found.mark(place, np.ones((1, 1, 1), bool))
     covered = np.zeros(shape, bool)
-    for z, y, x in found.tiles(found.boxes((2, 2, 2)), 0.5):
-        assert min(z, y, x) >= 0 and z + 8 <= shape[0] and y + 8 <= shape[1] and x + 8 <= shape[2]
+    whole, some = tile_starts(shape, (8, 8, 8), 0.5), found.tiles(0.5)
+    assert some == [start for start in whole if start in some] and some  # the same tiles, in the same order
+    assert set(some) <= set(found.tiles(0.5, wider=1))
+    for z, y, x in some:
         covered[z : z + 8, y : y + 8, x : x + 8] = True
     for place in places:
         near = tuple(slice(max(0, p - 2), p + 3) for p in place)

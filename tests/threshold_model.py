@@ -47,14 +47,18 @@ def threshold_model(
     postprocess: tuple[dict[str, Any], ...] = (),
     mirror: bool = False,
     edges_hu: tuple[float, ...] = EDGES_HU,
+    first: Path | None = None,
 ) -> Model:
-    """Class k where HU lie between the edges k-1 and k."""
+    """Class k where HU lie between the edges k-1 and k; a little more of it where the model ``first`` found it."""
     edges = edges_hu[: scheme.class_count - 1]
     state = {"edges": torch.tensor(edges) / 100.0}
-    spec = NetworkSpec("own_networks.thresholds", {}, 1, scheme.class_count, dims)
+    channels = scheme.class_count if first else 1
+    spec = NetworkSpec("own_networks.thresholds", {}, channels, scheme.class_count, dims)
     plan = make_plan(patch, spacing_mm, dims)
     options = InferenceOptions(overlap=0.5, mirror=mirror)
-    save_model(folder, spec, [state] * folds, plan, scheme, options, postprocess, {"description": "thresholds"})
+    save_model(
+        folder, spec, [state] * folds, plan, scheme, options, postprocess, {"description": "thresholds"}, first=first
+    )
     return load_model(folder)
 
 

@@ -21,8 +21,12 @@ class Thresholds(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         shape = (1, -1) + (1,) * (images.ndim - 2)
         rank = torch.arange(len(self.edges) + 1, dtype=torch.float32).view(shape)
+        images, earlier = images[:, :1], images[:, 1:]
         below = torch.cat([self.edges.new_zeros(1), self.edges.cumsum(0)]).view(shape)
-        return images * rank - below
+        logits = images * rank - below
+        if earlier.shape[1]:  # of a cascade: what the model before found counts half a step of intensity
+            logits[:, 1:] += 0.5 * earlier
+        return logits
 
 
 def build(options: Mapping[str, Any], in_channels: int, out_channels: int, dims: int) -> nn.Module:

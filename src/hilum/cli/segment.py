@@ -69,9 +69,9 @@ def segment_words(verbs: Any) -> None:
     where.add_argument(
         "--region",
         action="store_true",
-        help="find organs first, then do only their boxes: much faster where organs fill little of the scan. Boxes "
-        "grow where labels touch them; where an organ is not found the whole scan is done. The default only for "
-        "models that say so or that carry a locator, because it must be validated for each",
+        help="find organs first, then do only what lies there: faster where organs fill little of a large scan. "
+        "More is done where labels touch its edge; where an organ is not found the whole scan is done. The default "
+        "only for models that say so or that carry a locator, because it must be validated for each",
     )
     where.add_argument("--whole", action="store_true", help="do the whole scan, whatever the model says")
     words.add_argument(

@@ -86,7 +86,7 @@ class Predictor:
         batch: tiles at a time; 0 decides by the device's memory (1 on a CPU).
         skip_air: leave out tiles without a voxel above ``air_below(plan)``.
         precision: of convolutions: "auto", "fp32", "bf16", "fp16".
-        region: find organs first and do only their boxes; None takes the model's own choice.
+        region: find organs first and do only what lies there; None takes the model's own choice.
         threads: for resampling on the way; 0 means one for each core.
 
     Raises:

@@ -8,16 +8,19 @@ The first look is the model's own network at full resolution over tiles that do 
 spacing that it was trained at, never a coarser one. Every voxel is seen, so that an organ in an unusual place is found
 as any other. A voxel counts as found at a probability from ``LEAST_SHARE``, far below what becomes a label.
 
-What is found is gathered in cells, joined and widened by ``MARGIN_MM``, and each box gets tiles of its own that fit it.
-If what comes out touches the border of what was asked about, the boxes grow there and are done again; if an organ of
-the scheme was not found at all, or the boxes leave little to save, the whole scan is done.
+What is found is gathered in cells of an eighth of a patch, and of the whole scan's tiles those are done whose middle
+lies there: the very same tiles, because a network answers otherwise where it is asked from another corner. (Tiles of
+their own around each organ were tried: Dice against the whole scan fell to 0.98 for kidneys and 0.74 for tumours; with
+the scan's own it is 0.999.) They reach a quarter of a patch further than what was found. If what comes out of them
+touches the border of what was asked about, more are done there; if an organ of the scheme was not found at all, or
+there is little to save, the whole scan is done.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -27,11 +30,9 @@ from hilum.inference.source import Start
 from hilum.patches.tiles import axis_starts
 
 LEAST_SHARE = 0.1
-MARGIN_MM = 15.0
 CELLS = 8  # a patch along each axis
-_SWARM = 64  # boxes
 WORTH = 0.75  # of the tiles of the whole scan: with more, nothing is gained
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+FIRST_LOOK = 1 / 3  # of them; a first look that takes more is no gain either
 
 
 class Found:
@@ -92,59 +93,32 @@ class Found:
             index = voxels // np.array(self.cell)
             self.cells[tuple(np.clip(index, 0, last).T)] = True
 
-    def boxes(self, margin: Sequence[int]) -> list[Box]:
-        """Boxes (start, stop) in voxels that hold all found cells and a margin; joined where that costs no tiles."""
-        numbered, count = components_of(self.cells)
-        found: list[Box] = []
-        for number in range(1, count + 1):
-            places = np.argwhere(numbered == number)
-            low, high = places.min(axis=0), places.max(axis=0) + 1
-            found.append(
-                tuple(  # type: ignore[arg-type]
-                    (max(0, int(a * c) - m), min(n, int(b * c) + m))
-                    for a, b, c, m, n in zip(low, high, self.cell, margin, self.shape, strict=True)
-                )
-            )
-        return self._joined(found)
+    @property
+    def pieces(self) -> int:
+        """Connected pieces of found cells."""
+        return components_of(self.cells)[1]
 
-    def tiles(self, boxes: Sequence[Box], overlap: float) -> list[Start]:
-        """The tiles of all boxes, ascending."""
-        return sorted({start for box in boxes for start in self._tiles_of(box, overlap)})
+    def tiles(self, overlap: float, wider: int = 0) -> list[Start]:
+        """The whole scan's tiles whose middle lies where something was found, ascending.
 
-    def _tiles_of(self, box: Box, overlap: float) -> list[Start]:
-        lines = []
-        for (low, high), p, n in zip(box, self.patch, self.shape, strict=True):
-            first = min(max(0, (low + high - p) // 2), n - p) if high - low <= p else low
-            lines.append([first + s for s in axis_starts(high - low, p, overlap)])
-        z, y, x = lines
-        return list(product(z, y, x))
-
-    def _count(self, box: Box) -> int:
-        """How many tiles a box takes (an overlap of one half stands for all)."""
-        return math.prod(len(axis_starts(high - low, p, 0.5)) for (low, high), p in zip(box, self.patch, strict=True))
-
-    def _joined(self, boxes: list[Box]) -> list[Box]:
-        """Greedily: two boxes become one where that needs no more tiles than both. A swarm becomes one box."""
-        if len(boxes) > _SWARM:
-            return [_union(boxes)]
-        place = 0
-        while place < len(boxes):
-            mine = self._count(boxes[place])
-            for other in range(place + 1, len(boxes)):
-                both = _union([boxes[place], boxes[other]])
-                if self._count(both) <= mine + self._count(boxes[other]):
-                    boxes[place] = both
-                    del boxes[other]
-                    place = -1  # what was apart before may be near now
-                    break
-            place += 1
-        return boxes
+        A tile's middle is what is nearer to its centre than to its neighbours', and a sixteenth of a patch around it;
+        ``wider`` quarters of a patch further where organs were cut before.
+        """
+        lines = [
+            _middles(n, p, overlap, c, count, p * (1 / 16 + wider / 4))
+            for n, p, c, count in zip(self.shape, self.patch, self.cell, self.cells.shape, strict=True)
+        ]
+        return [(z[0], y[0], x[0]) for z, y, x in product(*lines) if self.cells[z[1], y[1], x[1]].any()]
 
 
-def _union(boxes: Sequence[Box]) -> Box:
-    """The smallest box that holds all."""
-    z, y, x = ((min(b[axis][0] for b in boxes), max(b[axis][1] for b in boxes)) for axis in range(3))
-    return z, y, x
+def _middles(length: int, patch: int, overlap: float, cell: int, cells: int, reach: float) -> list[tuple[int, slice]]:
+    """Along one axis: the start of every tile, and the cells that its middle reaches."""
+    starts = axis_starts(length, patch, overlap)
+    edges = [0.0, *((a + b + patch) / 2 for a, b in pairwise(starts)), float(max(length, patch))]
+    return [
+        (start, slice(max(0, int((low - reach) // cell)), min(cells, math.ceil((high + reach) / cell))))
+        for start, (low, high) in zip(starts, pairwise(edges), strict=True)
+    ]
 
 
 class Border:

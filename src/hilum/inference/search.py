@@ -6,13 +6,12 @@ for the rules.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hilum.inference.region import MARGIN_MM, WORTH, Border, Found
+from hilum.inference.region import FIRST_LOOK, WORTH, Border, Found
 from hilum.inference.source import Prepared, Start, TileSource
 from hilum.labels import LabelScheme
 from hilum.patches.tiles import tile_starts
@@ -40,13 +39,12 @@ class Search:
     Attributes:
         starts: their corners, ascending.
         found: what the first look found; None where the whole scan is done.
-        margin: voxels around what was found.
-        facts: for the record: ``boxes``, ``tiles``, ``tiles_of_the_whole``, ``rounds``, ``whole`` (why, or "").
+        facts: for the record: ``places`` (connected), ``tiles``, ``tiles_of_the_whole``, ``rounds``, ``whole`` (why, or
+            "").
     """
 
     starts: list[Start]
     found: Found | None = None
-    margin: tuple[int, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -56,9 +54,9 @@ def first_search(predictor: Predictor, case: Prepared, count: Count, progress: P
     if not predictor.region:
         return Search(whole)
     patch = predictor.plan.patch
-    facts = {"boxes": 0, "tiles": len(whole), "tiles_of_the_whole": len(whole), "rounds": 0, "whole": ""}
+    facts = {"places": 0, "tiles": len(whole), "tiles_of_the_whole": len(whole), "rounds": 0, "whole": ""}
     coarse = tile_starts(source.shape, patch, 0.0)
-    if predictor.locator is None and len(coarse) > WORTH * len(whole):
+    if predictor.locator is None and len(coarse) > FIRST_LOOK * len(whole):
         return Search(whole, facts=facts | {"whole": "the scan is small"})
     found = Found(source.shape, patch, predictor.outputs, regions=bool(predictor.writers))
     if predictor.locator is not None:
@@ -69,8 +67,7 @@ def first_search(predictor: Predictor, case: Prepared, count: Count, progress: P
         missing = _missing(found, predictor.scheme)
     if missing:
         return Search(whole, facts=facts | {"whole": f"no {' and no '.join(missing)} found at first sight"})
-    margin = tuple(math.ceil(MARGIN_MM / spacing) for spacing in case.grid.spacing_mm)
-    return _around(predictor, found, margin, whole, facts)
+    return _around(predictor, found, whole, facts)
 
 
 def wider_search(predictor: Predictor, case: Prepared, search: Search, border: Border) -> Search:
@@ -82,7 +79,7 @@ def wider_search(predictor: Predictor, case: Prepared, search: Search, border: B
         return Search(whole, facts=facts | {"tiles": len(whole), "whole": "organs reach beyond every box"})
     for place in border.places:
         search.found.mark(place, np.ones((1, 1, 1), bool), offset=source.before)
-    return _around(predictor, search.found, tuple(2 * m for m in search.margin), whole, facts)
+    return _around(predictor, search.found, whole, facts)
 
 
 def _whole(predictor: Predictor, case: Prepared) -> tuple[TileSource, list[Start]]:
@@ -90,15 +87,12 @@ def _whole(predictor: Predictor, case: Prepared) -> tuple[TileSource, list[Start
     return source, tile_starts(source.shape, predictor.plan.patch, predictor.overlap)
 
 
-def _around(
-    predictor: Predictor, found: Found, margin: tuple[int, ...], whole: list[Start], facts: dict[str, Any]
-) -> Search:
-    boxes = found.boxes(margin)
-    starts = found.tiles(boxes, predictor.overlap)
-    facts = facts | {"boxes": len(boxes)}
+def _around(predictor: Predictor, found: Found, whole: list[Start], facts: dict[str, Any]) -> Search:
+    starts = found.tiles(predictor.overlap, wider=facts["rounds"])
+    facts = facts | {"places": found.pieces}
     if len(starts) > WORTH * len(whole):
         return Search(whole, facts=facts | {"tiles": len(whole), "whole": "organs fill most of the scan"})
-    return Search(starts, found, margin, facts | {"tiles": len(starts)})
+    return Search(starts, found, facts | {"tiles": len(starts)})
 
 
 def _ask_locator(

@@ -113,7 +113,7 @@ def segment(
         device: "auto", "cpu", "cuda", "cuda:1".
         mirror: average over mirrored copies; None takes the model's own choice.
         precision: of convolutions: "auto" (bf16 where the processor has it), "fp32", "bf16", "fp16".
-        region: find organs first and do only their boxes; False does the whole scan; None takes the model's own choice.
+        region: find organs first and do only what lies there; False does the whole scan; None takes the model's choice.
         ensemble: of several models: "mean" probability or "vote".
         probabilities: also write the probability of each label, their entropy, and the disagreement of folds or models.
         max_memory: main memory that may be used, such as "3GB"; "" sets no limit. The results do not depend on it.
