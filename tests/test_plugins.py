@@ -33,6 +33,8 @@ def halved(logits, truth, *, power=1.0):
 def flipped(image_CDHW, labels_DHW, generator):
     return image_CDHW.flip(3), labels_DHW.flip(2)
 
+MODULE_NAME = "theirs"
+
 class Deep:
     shallow = staticmethod(flipped)
 
@@ -53,6 +55,7 @@ gone = their_parts:gone
 number = their_parts:__name__
 [hilum.datasets]
 theirs = their_parts
+one = their_parts:open_dataset
 """
 
 
@@ -120,6 +123,13 @@ def test_unknown_names_list_what_packages_offer() -> None:
 def test_what_cannot_be_imported_is_said(name: str, message: str) -> None:
     with pytest.raises(RecipeError, match=rf"patches.augment_own: .*{message}"):
         own_changes([name])
+
+
+def test_modules_and_functions_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'one' is a function; wanted a module with open_dataset"):
+        datasets.open_dataset("one", tmp_path)
+    with pytest.raises(RecipeError, match=r"'their_parts.MODULE_NAME' is a str; wanted the dotted name of a function"):
+        check_loss("their_parts.MODULE_NAME", {}, 3, False)
 
 
 def test_two_packages_of_one_name_are_refused(installed: Path) -> None:

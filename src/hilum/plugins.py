@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any, Literal
 
 from hilum.errors import RecipeError
 
 Kind = Literal["networks", "losses", "datasets", "augmentations"]
+_FUNCTIONS: tuple[Kind, ...] = ("losses", "augmentations")
 
 
 def names(kind: Kind) -> list[str]:
@@ -37,7 +39,7 @@ def load(kind: Kind, name: str, where: str, wanted: str) -> Any:
         wanted: what the module or function has to be, for messages.
 
     Raises:
-        RecipeError: no such name, it cannot be imported, or two packages offer it.
+        RecipeError: no such name, it cannot be imported, is no module or function, or two packages offer it.
     """
     entries = _entries(kind, name)
     if not entries and "." not in name:
@@ -55,7 +57,7 @@ def load(kind: Kind, name: str, where: str, wanted: str) -> Any:
         )
     target = entries[0].value if entries else name
     try:
-        return _target(kind, target)
+        found = _target(kind, target)
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(
             f"{name!r} cannot be imported ({error})",
@@ -63,6 +65,9 @@ def load(kind: Kind, name: str, where: str, wanted: str) -> Any:
             wanted=wanted,
             fix="put its module on PYTHONPATH, or mend the name",
         ) from None
+    if not (callable(found) if kind in _FUNCTIONS else isinstance(found, ModuleType)):
+        raise RecipeError(f"{name!r} is a {type(found).__name__}", where=where, wanted=wanted)
+    return found
 
 
 def _entries(kind: Kind, name: str | None = None) -> list[EntryPoint]:
@@ -73,7 +78,7 @@ def _entries(kind: Kind, name: str | None = None) -> list[EntryPoint]:
 def _target(kind: Kind, target: str) -> Any:
     """A dotted name, or an entry point's ``module:function``."""
     module, _, attribute = target.partition(":")
-    if not attribute and kind in ("losses", "augmentations"):
+    if not attribute and kind in _FUNCTIONS:
         module, _, attribute = target.rpartition(".")
     found: Any = importlib.import_module(module.strip())
     for part in attribute.strip().split(".") if attribute else ():

@@ -213,5 +213,5 @@ def _module(name: str, function: str) -> ModuleType:
             where="network.name",
             wanted=wanted,
         )
-    assert isinstance(module, ModuleType), module
-    return module
+    own: ModuleType = module
+    return own

@@ -72,13 +72,7 @@ def own_changes(names: Sequence[str]) -> tuple[OwnChange, ...]:
     Raises:
         RecipeError: one cannot be found, or is no function.
     """
-    found = []
-    for name in names:
-        function = plugins.load("augmentations", name, WHERE, WANTED)
-        if not callable(function):
-            raise RecipeError(f"{name!r} is a {type(function).__name__}", where=WHERE, wanted=WANTED)
-        found.append(OwnChange(name, function))
-    return tuple(found)
+    return tuple(OwnChange(name, plugins.load("augmentations", name, WHERE, WANTED)) for name in names)
 
 
 def check_labels(labels_BDHW: torch.Tensor, classes: int, changes: Sequence[OwnChange]) -> None:
