@@ -220,7 +220,7 @@ def test_damaged_and_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is missing"):
         read_checkpoint(file)
     file.write_bytes(b"PK\x03\x04 not a checkpoint")
-    with pytest.raises(ModelError, match="checkpoint_final.pth"):
+    with pytest.raises(ModelError, match=r"checkpoint_final\.pth"):
         read_checkpoint(file)
     torch.save({"model": {}}, file)
     with pytest.raises(ModelError, match="no checkpoint of nnU-Net v2"):

@@ -15,6 +15,7 @@ from hilum.config.reading import (
 from hilum.config.recipe import (
     DataOptions,
     InferenceOptions,
+    LocatorOptions,
     NetworkOptions,
     PatchOptions,
     PrepareOptions,
@@ -25,6 +26,7 @@ from hilum.config.recipe import (
 __all__ = [
     "DataOptions",
     "InferenceOptions",
+    "LocatorOptions",
     "NetworkOptions",
     "PatchOptions",
     "PrepareOptions",

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from hilum.components import Box, nonzero_box
 from hilum.errors import DatasetError, RecipeError
 
 Shape3 = tuple[int, int, int]
@@ -107,6 +108,7 @@ class Sampler:
         weights: class index to how often it is chosen relative to others of its case; classes not listed count 1.
         by: "class", "voxel" or "lesion".
         cases: "uniform" or "presence".
+        within: voxels along D, H, W around the box of all labels in which every patch has its centre; None: anywhere.
 
     Raises:
         DatasetError: no cases.
@@ -123,6 +125,7 @@ class Sampler:
         weights: Mapping[int, float] | None = None,
         by: By = "class",
         cases: Cases = "uniform",
+        within: Shape3 | None = None,
     ):
         if not names:
             raise DatasetError("no cases to draw patches from", wanted="at least one training case")
@@ -130,7 +133,8 @@ class Sampler:
         self.names, self.patch = tuple(names), patch
         self.case = lru_cache(CASES_OPEN)(store.case)
         self.foreground, self.seed, self.weights = foreground, seed, dict(weights or {})
-        self.by = by
+        self.by, self.within = by, within
+        self._box = lru_cache(CASES_OPEN)(self._labelled_box)
         self.holders = self._holders() if cases == "presence" else {}
         self.sizes = _sizes(map(self.case, self.names)) if self.holders and by == "voxel" else {}
 
@@ -151,11 +155,28 @@ class Sampler:
         if wanted and not self.holders:
             index = self._class(rng, _present(case), _sizes([case]) if self.by == "voxel" else {})
         if not index:
-            return Place(name, anywhere(rng, case.image_DHW.shape, self.patch))
+            box = self._box(name) if self.within else None
+            if box is None:
+                return Place(name, anywhere(rng, case.image_DHW.shape, self.patch))
+            centre = np.array([int(rng.integers(side.start, side.stop)) for side in box])
+            return Place(name, centred(centre, case.image_DHW.shape, self.patch))
         lesions = case.lesions.get(index, ()) if self.by == "lesion" else ()
         voxels = lesions[int(rng.integers(len(lesions)))] if lesions else case.locations[index]
         voxel = voxels[int(rng.integers(len(voxels)))]
         return Place(name, centred(voxel, case.image_DHW.shape, self.patch), index)
+
+    def _labelled_box(self, name: str) -> Box | None:
+        """Where centres of patches may lie in a case; None where nothing is labelled."""
+        assert self.within is not None
+        labels = self.case(name).labels_DHW
+        box = nonzero_box(labels)
+        if box is None:
+            return None
+        z, y, x = (
+            slice(max(0, side.start - more), min(n, side.stop + more))
+            for side, more, n in zip(box, self.within, labels.shape, strict=True)
+        )
+        return z, y, x
 
     def _class(self, rng: np.random.Generator, present: Sequence[int], sizes: Mapping[int, float]) -> int:
         """A class of those present, 0 if there is none."""

@@ -28,6 +28,7 @@ from hilum.training.ranks import Ranks, together
 from hilum.training.run import PLATEAU, Run
 from hilum.training.setup import RunSetup, check_recipe, check_same_run, set_up
 from hilum.training.stopping import StopSignals
+from hilum.training.two_stages import FOLDER, fine_recipe, locator_recipe, wants_locator
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,10 @@ def train(
     out = Path(out)
     check_recipe(recipe)
     where = devices.choose(device)
+    if wants_locator(recipe):
+        more = {"fold": fold, "device": device, "resume": resume, "workers": workers}
+        train(locator_recipe(recipe), dataset, out / FOLDER, **more, progress=progress, commit=commit)  # type: ignore[arg-type]
+        recipe = fine_recipe(recipe)
     with together(where.type) as ranks:
         if ranks.world > 1 and where.type == "cuda":
             where = devices.choose(f"cuda:{ranks.local}")

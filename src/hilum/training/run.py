@@ -30,6 +30,7 @@ from hilum.training.setup import RunSetup
 from hilum.training.stopping import StopSignals
 from hilum.training.tracking import Epoch, Log, read_log
 from hilum.training.trainer import Trainer
+from hilum.training.two_stages import FOLDER, wants_locator
 from hilum.training.validation import CaseValidation
 
 # held-out patches a look, as a share of an epoch's steps: nnU-Net's 50 of 250 would cost a CPU a tenth of its time
@@ -189,6 +190,7 @@ class Run:
             model_card(self.recipe, self.setup, self.fold, self.commit, read_log(self.log.path), more),
             # a model may travel; paths stay home
             to_toml(replace(self.recipe, data=replace(self.recipe.data, path=""))),
+            locator=self.out / FOLDER / "model" if wants_locator(self.recipe) else None,
         )
 
     def facts(self) -> dict[str, Any]:
