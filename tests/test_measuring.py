@@ -85,7 +85,13 @@ def test_many_are_measured_bad_ones_listed_and_done_ones_left(cases: Path, tmp_p
     assert again.skipped == ("a", "none") and set(again.done) == set(first.done)
     assert (out / "a" / "report.html").stat().st_mtime_ns == stamps["a"]
     assert again.done["a"] == first.done["a"]
-    third = measure_files([str(cases / "labels" / "a.nii.gz")], "kits", out, overwrite=True)
+    third = measure_files([str(cases / "labels" / "a.nii.gz")], "kits", out, margin_mm=10.0)
+    scores = [x["renal"]["resection"] for x in third.done["a"]["lesions"] if x["renal"]]
+    before = [x["renal"]["resection"] for x in first.done["a"]["lesions"] if x["renal"]]
+    assert scores and all(x["margin_mm"] == 10 for x in scores)
+    assert all(x["healthy_ml"] > y["healthy_ml"] for x, y in zip(scores, before, strict=True) if x["value"])
+    with pytest.raises(UsageError, match="margin"):
+        measure_files([str(cases / "labels" / "a.nii.gz")], "kits", out, margin_mm=-1.0)
     assert third.skipped == () and (out / "a" / "report.html").stat().st_mtime_ns != stamps["a"]
 
 

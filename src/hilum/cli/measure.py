@@ -25,6 +25,7 @@ def measure(options: argparse.Namespace) -> int:
         previous=_path(options.previous),
         previous_scan=_path(options.previous_scan),
         days=options.days,
+        margin_mm=options.margin,
         workers=options.workers,
         overwrite=options.overwrite,
         progress=progress_of(options),
@@ -57,12 +58,23 @@ def measure_words(verbs: Any) -> None:
     )
     words.add_argument("labels", nargs="+", metavar="LABELS", help="label maps, folders or globs")
     words.add_argument("--scan", metavar="SCAN", help="the CT, for HU; or a folder of CTs with the cases' names")
-    words.add_argument("--second", metavar="SCAN", help="another phase on the same grid, for enhancement")
+    words.add_argument(
+        "--second",
+        metavar="SCAN",
+        help="another phase of the CT on the same grid, for enhancement: --scan native.nii.gz --second venous.nii.gz",
+    )
     words.add_argument("--scheme", required=True, metavar="NAME", help="kits, kits19, lits, abdomen")
     words.add_argument("--out", required=True, metavar="DIR", help="results folder; finished cases are not done again")
     words.add_argument("--previous", metavar="CASE_DIR|LABELS", help="the same patient earlier: growth, RECIST sums")
     words.add_argument("--previous-scan", metavar="SCAN", help="the CT of that date, where it is a label map")
     words.add_argument("--days", type=float, metavar="N", help="between the dates, if the scans do not tell")
+    words.add_argument(
+        "--margin",
+        type=float,
+        default=5.0,
+        metavar="MM",
+        help="of healthy tissue around a renal tumour, for the resected volume (default: 5)",
+    )
     words.add_argument("--probabilities", metavar="DIR", help="what segment --probabilities wrote: volume intervals")
     words.add_argument("--folds", nargs="+", metavar="PATH", help="label maps of other folds or readers, or folders")
     words.add_argument("--workers", type=int, default=None, metavar="N", help="processes (default: one a core)")

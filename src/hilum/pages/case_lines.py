@@ -87,7 +87,16 @@ def lesion_facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         (T["c_index"], _decimal(renal.get("c_index"))),
         (T["resection"], _resection(renal.get("resection"))),
     ]
-    return [(name, text) for name, text in lines if text]
+    return _said_once([(name, text) for name, text in lines if text])
+
+
+def _said_once(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Scores that lack for the same reason share a line, where the first of them stood."""
+    marker = T["not_computable"].format("")
+    names: dict[str, list[str]] = {}
+    for name, text in lines:
+        names.setdefault(text if text.startswith(marker) else f"{name}\n{text}", []).append(name)
+    return [(T["scores"] if group[1:] else group[0], key.split("\n", 1)[-1]) for key, group in names.items()]
 
 
 def followup_lines(follow: Mapping[str, Any] | None, lesions: Sequence[Mapping[str, Any]]) -> Line | None:
@@ -215,7 +224,8 @@ def _nephrometry(scores: Mapping[str, Any]) -> str:
     points = [f"{key.upper()}{scores[key]['points']}" for key in "renl" if (scores.get(key) or {}).get("points")]
     complexity = T["complexity"].format(total["complexity"]) if total.get("complexity") else ""
     low, high = total.get("low"), total.get("high")
-    span = T["sinus_span"].format(low, high) if low is not None and low != high else ""
+    told = total.get("value") is None  # the range stands in the score's own text
+    span = "" if told or low is None or low == high else T["sinus_span"].format(low, high)
     return f"{_score_text(total, '')} ({' '.join(points)}{complexity}{span})"
 
 

@@ -113,6 +113,7 @@ TEXT = {
     "years": "{:.1f} years",
     "span": "{} to {} ({})",
     "not_computable": "not computable {}",
+    "scores": "Scores",
     "complexity": ", {} complexity",
     "sinus_span": ", {} to {} by the sinus’s uncertainty",
     "margin": "{} with a margin of {:g} mm, {:.0f} % of own tissue left",

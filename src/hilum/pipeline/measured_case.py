@@ -26,6 +26,7 @@ from hilum.pages.case import case_report
 from hilum.pipeline.casefolder import FORMAT, scan_stamp
 from hilum.results.everything import Earlier, measure_all
 from hilum.results.measure import measure, write_measurements
+from hilum.results.renal import MARGIN_MM
 from hilum.scans import read_labels, read_scan, read_volume
 from hilum.volume import Volume, require_same_grid
 
@@ -48,6 +49,7 @@ class Task:
         previous: an earlier case folder or label map of the same patient.
         previous_scan: the CT of that date, where it is a label map.
         days: between the dates.
+        margin_mm: of healthy tissue around a renal tumour, for the resected volume.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Task:
     previous: Path | None = None
     previous_scan: Path | None = None
     days: float | None = None
+    margin_mm: float = MARGIN_MM
 
     @property
     def folder(self) -> Path:
@@ -113,7 +116,8 @@ def measure_case(task: Task) -> dict[str, Any]:
     shares = {name: read_volume(path) for name, path in task.probabilities}
     folds = [read_labels(path, scheme) for path in task.folds]
     earlier = None if task.previous is None else _earlier(task, scheme, scan)
-    table = measure_all(labels, scheme, scan, second=second, probabilities=shares, folds=folds, earlier=earlier)
+    more: dict[str, Any] = {"probabilities": shares, "folds": folds, "earlier": earlier, "margin_mm": task.margin_mm}
+    table = measure_all(labels, scheme, scan, second=second, **more)
     record = task.record()
     write_json(task.folder / "case.json", {**record, "state": "started"})
     write_measurements(task.folder / "measurements.json", table)

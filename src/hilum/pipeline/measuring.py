@@ -29,6 +29,7 @@ from hilum.pages.cohort import cohort_report, write_cohort_csv
 from hilum.pipeline.measured_case import Task, measure_case, probabilities_beside
 from hilum.progress import SILENT, Progress
 from hilum.results.measure import write_summary
+from hilum.results.renal import MARGIN_MM
 from hilum.scans import ScanRef, find_scans
 
 Done = tuple[str, dict[str, Any] | None, str]  # case, its table, or why there is none
@@ -90,6 +91,7 @@ def measure_files(
     previous: Path | None = None,
     previous_scan: Path | None = None,
     days: float | None = None,
+    margin_mm: float = MARGIN_MM,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress = SILENT,
@@ -107,15 +109,18 @@ def measure_files(
         previous: an earlier case folder or label map of the same patient (one label map only).
         previous_scan: the CT of that date.
         days: between the dates, if the scans do not tell.
+        margin_mm: of healthy tissue around a renal tumour, for the resected volume.
         workers: processes; None takes one for each core.
         overwrite: measure every case anew.
         progress: where to tell.
 
     Raises:
-        UsageError: no files, an unknown scheme, or options for one label map with several.
+        UsageError: no files, an unknown scheme, a negative margin, or options for one label map with several.
         OutputError: ``out`` cannot be written, or holds a case's files that ``measure`` did not write.
     """
     known = scheme_from(scheme)
+    if not margin_mm >= 0:
+        raise UsageError(f"--margin {margin_mm:g}", wanted="0 mm or more")
     refs = _label_maps(labels)
     singles = {"second": second, "probabilities": probabilities, "previous": previous}
     for option, value in {**singles, "previous-scan": previous_scan}.items():
@@ -126,17 +131,16 @@ def measure_files(
     if previous is None and (previous_scan is not None or days is not None):
         raise UsageError("--previous-scan or --days without --previous", wanted="--previous CASE_DIR|LABELS")
     scans = _scans(refs, scan)
-    tasks = [Task(ref.name, ref.path, out, scheme, scans.get(ref.name)) for ref in refs]
+    common: dict[str, Any] = {
+        "second": second,
+        "previous": previous,
+        "previous_scan": previous_scan,
+        "days": days,
+        "margin_mm": margin_mm,
+    }
+    tasks = [Task(ref.name, ref.path, out, scheme, scans.get(ref.name), **common) for ref in refs]
     tasks = [
-        replace(
-            task,
-            second=second,
-            probabilities=_probabilities(task.labels, probabilities, known),
-            folds=_folds(task.name, folds),
-            previous=previous,
-            previous_scan=previous_scan,
-            days=days,
-        )
+        replace(task, probabilities=_probabilities(task.labels, probabilities, known), folds=_folds(task.name, folds))
         for task in tasks
     ]
     _refuse_other_results(refs, out)

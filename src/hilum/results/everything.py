@@ -14,6 +14,7 @@ from hilum.labels import LabelScheme
 from hilum.results.followup import follow_up
 from hilum.results.measure import measure
 from hilum.results.quality import quality
+from hilum.results.renal import MARGIN_MM
 from hilum.results.uncertainty import uncertainty
 from hilum.volume import Volume
 
@@ -44,6 +45,7 @@ def measure_all(
     probabilities: Mapping[str, Volume] | None = None,
     folds: Sequence[Volume] = (),
     earlier: Earlier | None = None,
+    margin_mm: float = MARGIN_MM,
 ) -> dict[str, Any]:
     """``measure`` with the keys ``uncertainty`` and ``followup`` (null where nothing was given) and ``quality``.
 
@@ -51,13 +53,14 @@ def measure_all(
         labels, scheme, scan, second: as for ``measure``.
         probabilities, folds: as for ``uncertainty``.
         earlier: an earlier date.
+        margin_mm: of healthy tissue around a renal tumour, for the resected volume.
 
     Raises:
         LabelError: unknown labels, or probabilities that are none.
         GeometryError: scan, probabilities or folds on another grid.
         InputError: the earlier date was measured with another label scheme.
     """
-    table = measure(labels, scheme, scan, second)
+    table = measure(labels, scheme, scan, second, margin_mm=margin_mm)
     unsure = uncertainty(labels, table, scheme, probabilities=probabilities, folds=folds)
     follow = None
     if earlier is not None:
