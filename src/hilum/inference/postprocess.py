@@ -29,6 +29,7 @@ from hilum.components import (
     wider,
 )
 from hilum.errors import RecipeError
+from hilum.inference.morphology import check_radius, closed, opened
 from hilum.labels import Label, LabelScheme
 from hilum.volume import Volume
 
@@ -296,12 +297,26 @@ def largest_component(volume: Volume, scheme: LabelScheme, *, labels: Sequence[s
     return [_record(names, int(goes.sum()), gone, volume)] if gone.any() else []
 
 
+def opening(volume: Volume, scheme: LabelScheme, *, radius_mm: float = 1.5, labels: Sequence[str] = ()) -> list[Record]:
+    """Remove what a ball does not fit into (``morphology.opened``): of some labels, or of all."""
+    check_radius(radius_mm)
+    return [_record(name, 1, gone, volume) for name, gone in opened(volume, scheme, radius_mm, labels)]
+
+
+def closing(volume: Volume, scheme: LabelScheme, *, radius_mm: float = 1.5, labels: Sequence[str] = ()) -> list[Record]:
+    """Fill what a ball outside does not fit into (``morphology.closed``): of some labels, or of all."""
+    check_radius(radius_mm)
+    return [_record(name, 1, added, volume) for name, added in closed(volume, scheme, radius_mm, labels)]
+
+
 STEPS: dict[str, Step] = {
     "keep_largest": keep_largest,
     "largest_component": largest_component,
     "fill_holes": fill_holes,
     "drop_small": drop_small,
     "touch_organ": touch_organ,
+    "opening": opening,
+    "closing": closing,
 }
 
 
