@@ -29,6 +29,7 @@ LEAVES = [[v] for v in VERBS if v not in ("data", "model")] + [
     ["model", "list"],
     ["model", "show"],
     ["model", "import"],
+    ["model", "export"],
 ]
 
 
