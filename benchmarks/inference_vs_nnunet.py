@@ -218,8 +218,9 @@ def side_by_side(options: argparse.Namespace, models: dict[str, tuple[str, Path]
     rows = []
     for name, (folder, model) in models.items():
         for number, scan in enumerate(options.scans):
-            for mirror in (False,) if options.quick else (False, True):
+            for mirror in {"no": (False,), "yes": (True,), "both": (False, True)}[options.mirror]:
                 row: dict[str, Any] = {"model": name, "scan": scan.name, "mirror": mirror, "nnunet": [], "hilum": {}}
+                row["load"] = [os.getloadavg()[0]]
                 peer_out = aside / f"{name}_{number}_{mirror}"
                 for _ in range(options.rounds):
                     row["nnunet"].append(peer_run(options.peer, folder, scan, peer_out, mirror))
@@ -238,6 +239,7 @@ def side_by_side(options: argparse.Namespace, models: dict[str, tuple[str, Path]
                 }
                 peak = max(x["peak_mb"] for x in row["nnunet"])
                 row["share_of_memory"] = {way: max(x["peak_mb"] for x in row["hilum"][way]) / peak for way in ways}
+                row["load"].append(os.getloadavg()[0])
                 print(json.dumps({key: row[key] for key in row if key not in ("nnunet", "hilum")}), flush=True)
                 rows.append(row)
     return rows
@@ -299,9 +301,18 @@ def main() -> int:
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--quick", action="store_true")
     words.add_argument("--agreement-only", action="store_true", help="leave out the steps alone and the slices")
+    words.add_argument(
+        "--steps-only", action="store_true", help="leave out the comparison of whole scans and the slices"
+    )
+    words.add_argument("--no-slices", action="store_true", help="leave out the longer and longer scans")
+    words.add_argument(
+        "--mirror", default="both", choices=["no", "yes", "both"], help="with or without mirrored copies"
+    )
+    words.add_argument("--name", default="", help="for the file that --keep writes, where there are several a day")
     words.add_argument("--keep", action="store_true")
     options = words.parse_args()
-    options.rounds = 1 if options.quick else options.rounds
+    if options.quick:
+        options.rounds, options.mirror = 1, "no"
     from hilum.exchange import import_model
     from hilum.scans import read_scan, write_scan
 
@@ -320,15 +331,19 @@ def main() -> int:
             "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
             "load_at_start": os.getloadavg()[0],
             "command": " ".join(sys.argv),
-            "side_by_side": side_by_side(options, models, aside),
         }
+        first = next(iter(models.values()))
+        if not options.steps_only:
+            found["side_by_side"] = side_by_side(options, models, aside)
         if not options.agreement_only:
-            first = next(iter(models.values()))
             found["steps"] = parts(options, *first)
+        if not (options.agreement_only or options.steps_only or options.no_slices):
             found["slices"] = against_slices(options, first[1], aside)
+        found["load_at_end"] = os.getloadavg()[0]
     if options.keep:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{found['date']}_inference_vs_nnunet.json").write_text(json.dumps(found, indent=1))
+        name = "_".join(part for part in (found["date"], "inference_vs_nnunet", options.name) if part)
+        (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
     return 0
 

@@ -209,8 +209,9 @@ def test_a_label_file_that_reads_back_differently_is_a_failure(tmp_path, scans, 
     assert segment([scans / "case_0.nii.gz"], model_folder, tmp_path, device="cpu").done == ("case_0",)
 
 
-def test_a_killed_run_resumes_where_it_was(tmp_path, model_folder):
-    """``kill -9`` in the middle of a run in a process of its own; the next run does what is missing."""
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+def test_a_killed_run_resumes_where_it_was(tmp_path, model_folder, kill):
+    """A signal in the middle of a run in a process of its own; the next run does what is missing."""
     scans = tmp_path / "scans"
     for number in range(6):
         write_scan(scans / f"c{number}.nii.gz", scan_of(blocks(SHAPE, number), SPACING_MM))
@@ -224,7 +225,7 @@ def test_a_killed_run_resumes_where_it_was(tmp_path, model_folder):
         deadline = time.monotonic() + 60
         while not (out / "c1" / "labels.nii.gz").exists() and time.monotonic() < deadline:
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(kill)
     whole = {path.parent.name for path in out.glob("*/case.json") if read_json(path)["state"] == "done"}
     assert "c0" in whole and len(whole) < 6
     run = segment([str(scans)], model_folder, out, device="cpu")

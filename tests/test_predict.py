@@ -59,6 +59,14 @@ def test_a_scan_whose_hu_are_its_labels_comes_back_exactly(thresholds, shape, co
     assert np.array_equal(labels.oriented().array, classes)
 
 
+def test_a_thousand_slices(thresholds):
+    """As many as KiTS23's longest scan: the buffer moves up 260 times."""
+    classes = blocks((1059, 9, 11))
+    scan = scan_of(classes, SPACING_MM, "LPI")
+    for case in (thresholds.prepare(scan), thresholds.prepare(scan, streamed=True)):
+        assert np.array_equal(thresholds.predict(case).labels.oriented().array, classes)
+
+
 @given(shape=st.tuples(*[st.integers(1, 30)] * 3), seed=st.integers(0, 9), codes=st.sampled_from(["RPI", "ASL", "LIP"]))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_shape_and_axis_order(thresholds, shape, seed, codes):
