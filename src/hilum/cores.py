@@ -1,13 +1,16 @@
-"""How many processors this process may use.
+"""How many processors this process may use, and workers that end with who started them.
 
 Comes in: what the system tells (the affinity mask, a container's quota). Goes out: a number of at least 1. It imports
-nothing, so that every stage can ask.
+nothing of hilum, so that every stage can ask.
 """
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
+import threading
+from multiprocessing.connection import wait
 from pathlib import Path
 
 _QUOTAS = (
@@ -31,3 +34,20 @@ def cpu_count(*quota: Path) -> int:
         if share > 0 and period > 0:
             allowed = min(allowed, math.ceil(share / period))
     return max(1, allowed)
+
+
+def end_with_parent() -> None:
+    """For worker processes, when they start: end as soon as the process that started them is gone, however it ended.
+
+    A pool's workers would otherwise wait for ever for work that never comes, and hold their memory.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hilum.cores import cpu_count
+from hilum.cores import cpu_count, end_with_parent
 from hilum.errors import HilumError, InputError
 from hilum.files import read_json
 from hilum.labels import scheme_from
@@ -135,7 +135,7 @@ def _drawn(folders: Sequence[Path], pdf: bool, workers: int | None) -> Iterator[
     if count == 1:
         yield from map(work, folders)
         return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         futures: dict[Future[tuple[Path, Path | None, str]], Path] = {pool.submit(work, f): f for f in folders}
         for future in as_completed(futures):
             try:
