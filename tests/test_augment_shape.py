@@ -214,3 +214,21 @@ def test_labels_stay_in_the_set_and_images_finite(seed: int, preset: str, dims: 
     assert torch.equal(image, before), "what came in is left alone"
     assert out.shape == (1, *shape) and out.isfinite().all() and out.dtype == torch.float32
     assert set(out_labels.unique().tolist()) <= {0, 2, 7} and out_labels.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_what_they_were_and_change_nothing(threads: int) -> None:
+    before = torch.get_num_threads()
+    matrix = spatial.turn_and_scale((20, -13, 8), (1, 1, 1), (1, 1, 1))
+    shape = (20, 60, 60)  # several pieces
+    box = spatial.source_shape(matrix, shape)
+    image = torch.randn((1, *box), generator=torch.Generator().manual_seed(0))
+    labels = (image[0] > 0).to(torch.uint8)
+    alone = spatial.resample(image, labels, matrix, shape)
+    try:
+        torch.set_num_threads(threads)
+        found = spatial.resample(image, labels, matrix, shape)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], alone[0]) and torch.equal(found[1], alone[1])
