@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from hilum.inference.engines import require
 from hilum.inference.predict import Predictor
 from hilum.labels import SCHEMES
 from hilum.model import NetworkSpec, load_model, save_model
-from hilum.scans import read_labels, write_scan
+from hilum.scans import read_labels, read_scan, write_scan
 from threshold_model import blocks, make_plan, scan_of, threshold_model
 
 SPACING_MM = (2.0, 1.5, 1.0)
@@ -194,7 +197,7 @@ def test_wrong_use(tmp_path: Path, scan_file: Path) -> None:
 
 
 def test_a_missing_extra_is_named(tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, NEEDED[engine][0], None)
+    monkeypatch.setitem(sys.modules, NEEDED[engine][0], None)
     with pytest.raises(UsageError, match=rf"pip install 'hilum\[{engine}\]'"):
         export_model(threshold_model(tmp_path / "m").folder, tmp_path / "e", engine=engine)
 
@@ -214,3 +217,21 @@ def test_a_recorder_keeps_a_fair_sample_and_changes_nothing() -> None:
         assert torch.equal(recorder(image), image * 2)
     values = [float(x.max()) for x in recorder.inputs]
     assert len(values) == KEPT == len(set(values)) and 50 < np.mean(values) < 150 and max(values) > KEPT
+
+
+def test_the_example_outside_hilum_gives_the_same_labels(tmp_path: Path) -> None:
+    need("onnx")
+    page = (Path(__file__).parent.parent / "docs/how-to/deploy.md").read_text(encoding="utf-8")
+    script = tmp_path / "segment.py"
+    script.write_text(page.split("```python\n", 1)[1].split("```", 1)[0], encoding="utf-8")
+    classes, file = blocks((13, 34, 39), 3), tmp_path / "scan.nii.gz"
+    write_scan(file, scan_of(classes, (2.5, 1.25, 1.25), "RAS"))
+    export_model(threshold_model(tmp_path / "m").folder, tmp_path / "e", engine="onnx", calibration=[str(file)])
+    words = [sys.executable, "-W", "error", str(script), str(tmp_path / "e"), str(file), str(tmp_path / "out.nii.gz")]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    found = read_labels(tmp_path / "out.nii.gz", KITS)
+    wanted = Predictor(load_model(tmp_path / "e"), "cpu", skip_air=False).segment(read_scan(file))
+    assert found.grid.same_as(wanted.grid)
+    assert (np.asarray(found.array) == wanted.array).mean() > 0.98  # blocks of four voxels: all of it is edges
+    assert (np.asarray(found.oriented().array) == classes).mean() > 0.8  # so that the two are not alike by being empty
