@@ -85,6 +85,13 @@ def test_it_runs_whole_in_small(name: str, sets: Path, tmp_path: Path) -> None:
     assert {"with_background", "without_background"} <= scores["audit"]["mean_iou"].keys()
 
 
+def test_neighbours_as_channels_through_a_whole_run(sets: Path, tmp_path: Path) -> None:
+    run = train("lits_slices", sets, tmp_path / "run", "prepare.context=1")
+    model = read_json(run / "model" / "model.json")
+    assert model["network"]["in_channels"] == 3 and model["plan"]["context"] == 1
+    assert len(read_json(run / "validation" / "scores.json")["cases"]) == 1
+
+
 @pytest.mark.slow
 def test_unet_and_resunet_together(sets: Path, tmp_path: Path) -> None:
     unet = train("lits_slices", sets, tmp_path / "unet")

@@ -185,6 +185,8 @@ def histogram(values: Sequence[float], across: str, up: str) -> Chart:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.minorticks_off()
+        else:
+            axes.xaxis.get_major_locator().set_params(nbins=6)
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y", color=ink.grid, linewidth=0.8)
         name_axes(axes, ink, across, up)
