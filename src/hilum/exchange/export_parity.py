@@ -11,7 +11,6 @@ on the scans' own grids, counted over all cases together, so that one voxel of o
 from __future__ import annotations
 
 import random
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -115,7 +114,8 @@ class Parity:
         spread: standard deviation of PyTorch's logits, to compare it with.
         identical: share of voxels with the same label.
         labels: one by one.
-        seconds: a patch through one network, median, sides taking turns: "torch fp32", "torch bf16", the export.
+        seconds: a patch through one network, sides taking turns: "torch fp32", "torch bf16", "export". The shortest of
+            several, which other work on the machine disturbs least.
     """
 
     cases: tuple[str, ...]
@@ -287,7 +287,7 @@ def _seconds(model: Model, predictor: Predictor, recorders: Mapping[str, Sequenc
                 begin = time.perf_counter()
                 network(image)
                 taken[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in taken.items()}
+    return {name: min(values) for name, values in taken.items()}
 
 
 def _number(value: float) -> str:
