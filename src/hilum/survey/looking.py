@@ -33,7 +33,7 @@ def look_at(
     workers: int | None,
     progress: Progress,
     title: str,
-    look: Callable[[Any], dict[str, Any]] = inspect_case,
+    look: Callable[[Any], dict[str, Any]] | None = None,
     asked: Sequence[Any] = (),
 ) -> list[dict[str, Any]]:
     """Records of all cases.
@@ -44,7 +44,7 @@ def look_at(
         workers: processes; None means one for each core, at most 8 (a case takes up to 3 GB).
         progress: counts cases.
         title: what is being done.
-        look: what is done with each order, a function of a module; its answer is the record.
+        look: what is done with each order, a function of a module; its answer is the record. None: ``inspect_case``.
         asked: what else must be equal for a record to hold.
 
     Raises:
@@ -69,7 +69,7 @@ def look_at(
                 raise cannot_write(memory, error) from error
             bar.step(note=order.case.name)
 
-        for order, record in in_processes(todo, processes(len(todo), workers), look):
+        for order, record in in_processes(todo, processes(len(todo), workers), look or inspect_case):
             keep(order, record)
     return [found[order.case.name] for order in orders]
 
