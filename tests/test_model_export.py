@@ -84,6 +84,7 @@ def test_an_export_answers_as_its_model_does(
     assert said["parity"]["identical"] == parity.identical and said["engine"] == engine
 
 
+@pytest.mark.slow
 def test_half_size_weights_take_half_the_bytes(
     tmp_path: Path, engine: str, scan_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ def test_half_size_weights_take_half_the_bytes(
     assert 0.4 < sizes[1] / sizes[0] < 0.75
 
 
+@pytest.mark.slow
 def test_two_dimensions(tmp_path: Path, scan_file: Path) -> None:
     need("onnx")
     folder = unet(tmp_path / "m", dims=2)
@@ -145,6 +147,7 @@ def test_eight_bits_need_cases_in_which_something_is_found(tmp_path: Path, scan_
     assert made.parity.empty and "no label was found by either" in made.text()
 
 
+@pytest.mark.slow
 def test_folds_locators_and_cascades_go_too(tmp_path: Path, scan_file: Path) -> None:
     need("onnx")
     small = threshold_model(tmp_path / "small", spacing_mm=(4.0, 4.0, 4.0), patch=(8, 8, 8))

@@ -1,6 +1,7 @@
-"""OTHERS' MODELS: nnU-Net and MONAI models in, as model folders of hilum's own.
+"""OTHERS' MODELS: nnU-Net and MONAI models in, as model folders of hilum's own; ONNX and OpenVINO out.
 
-import_model    a folder of either kind to a model folder; nothing in it is run
+import_model            a folder of either kind to a model folder; nothing in it is run
+export.export_model     a model folder to one that ONNX Runtime or OpenVINO runs
 """
 
 from __future__ import annotations
