@@ -9,7 +9,7 @@ Scans that are DICOM are given to nnU-Net as NIfTI. ``--quick`` does one round w
 numbers of slices: it shows that everything runs, and its times mean nothing. What is measured, in this order:
 
 * agreement and wall time of the whole process for each model and scan, with and without mirrored copies: share of equal
-  labels, Dice of each label, seconds, peak memory of the process tree (proportional set sizes, every 50 ms);
+  labels, Dice of each label, seconds, peak memory of the process tree (proportional set sizes, every 200 ms);
   hilum whole in fp32 and in its own precision, and region first;
 * the step after the network alone: 4 classes of random logits to 512x512x300;
 * preparing alone: 512x512x300 to the plan's spacing;
@@ -159,7 +159,7 @@ def measured(command: list[str], env: dict[str, str] | None = None) -> dict[str,
     peak, stop = [0], threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.05):
+        while not stop.wait(0.2):
             peak[0] = max(peak[0], tree_bytes(process.pid))
 
     watcher = threading.Thread(target=watch)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hilum.files import written
-from hilum.labels import LabelScheme
+from hilum.labels import LabelScheme, count_labels
 from hilum.pages import strings, tables
 from hilum.pages.case_lines import followup_lines, lesion_facts, lesion_line, organ_line, split_line
 from hilum.pages.figures import case_rows
@@ -169,4 +169,5 @@ def _scan_facts(volume: Volume) -> list[tuple[str, str]]:
 
 
 def _legend(scheme: LabelScheme, volumes: Sequence[Volume]) -> list[tuple[str, str]]:
-    return [(x.colour, x.name) for x in scheme.labels if any((volume.array == x.value).any() for volume in volumes)]
+    counts = [count_labels(volume.array) for volume in volumes]
+    return [(x.colour, x.name) for x in scheme.labels if any(each[x.value] for each in counts)]

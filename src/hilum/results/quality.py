@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from hilum.components import box_of
 from hilum.files import plain
 from hilum.labels import LabelScheme
-from hilum.results.inside import bounding_box
 from hilum.results.summary import title
 from hilum.volume import Volume, require_same_grid
 
@@ -173,9 +173,7 @@ def _phase(inside: Volume, hu: np.ndarray | None, table: Mapping[str, Any], sche
 
 def _spread(inside: Volume, hu: np.ndarray, values: Sequence[int]) -> tuple[float, float, float] | None:
     """HU of the 10th, 50th and 90th percentile 3 mm and more below the organ's surface; None if too few."""
-    if not values:
-        return None
-    box = bounding_box(np.isin(inside.array, values))
+    box = box_of(inside.array, values)
     if box is None:
         return None
     steps = tuple(max(1, round(1.5 / s)) for s in inside.spacing_mm)
