@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch.nn import functional
 
+from hilum.inference import export
 from hilum.inference.export import Axis, LabelExporter, background_logits
 
 Shape = tuple[int, int, int]
@@ -161,3 +162,17 @@ def test_along_one_axis_the_nearest_logits_can_be_taken(axis):
     picked = functional.interpolate(logits[None], size=sharp, mode="nearest-exact")
     full = functional.interpolate(picked, size=target, mode="trilinear", align_corners=False)[0]
     assert np.array_equal(exporter.classes_ZYX, full.argmax(0).numpy())
+
+
+@pytest.mark.parametrize("writers", [(), ((0, 1), (2, 2))])
+def test_threads_change_nothing(monkeypatch, writers):
+    logits = torch.randn((3, 5, 20, 9), generator=torch.Generator().manual_seed(1))
+    made = []
+    for threads in (1, 3):
+        monkeypatch.setattr(export, "cpu_count", lambda threads=threads: threads)
+        monkeypatch.setattr(export, "_ROWS", 2)
+        exporter = LabelExporter((5, 20, 9), (9, 33, 14), 3, writers=writers)
+        assert (exporter._pool is None) == (threads == 1)
+        exporter.take(logits.clone())
+        made.append(exporter.classes_ZYX)
+    assert len(np.unique(made[0])) == 3 and np.array_equal(*made)
