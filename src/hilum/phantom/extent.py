@@ -3,7 +3,9 @@
 Comes in: a random generator. Goes out: a frozen ``Extent``. It knows no anatomy but the height of the kidneys.
 
 The shares were read off 160 label maps of the KiTS23 training set: half reach through the pelvis, one in ten holds the
-whole chest, a tenth ends close around the kidneys; slices are 0.5 to 5 mm apart, most often 5, 3 or 1 mm.
+whole chest, a tenth ends close around the kidneys; slices are 0.5 to 5 mm apart, most often 5, 3 or 1 mm. Thin slices
+reach through the pelvis more often than thick ones, so that 5, 50 and 95 % of 489 cases have 29, 104 and 1059 slices
+(6000 draws of this: 40, 103 and 876).
 """
 
 from __future__ import annotations
@@ -37,6 +39,6 @@ def draw_extent(rng: np.random.Generator, scale: float, lowest_mm: float) -> Ext
     spacings, counts = zip(*_SPACINGS, strict=True)
     spacing = float(spacings[int(rng.choice(len(spacings), p=np.array(counts) / sum(counts)))])
     first, second = u(size=2)
-    bottom = -u(290, 345) if first < 0.62 else -u(85, 150)
-    top = u(340, 400) if second < 0.09 else u(70, 95) if second < 0.2 else u(110, 190)
+    bottom = -u(290, 345) if first < (0.3 if spacing >= 2.5 else 0.9) else -u(75, 130)
+    top = u(340, 400) if second < 0.09 else u(70, 95) if second < 0.2 else u(80, 160)
     return Extent(round(min(bottom * scale, lowest_mm - 12), 1), round(top * scale, 1), spacing)
