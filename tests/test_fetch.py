@@ -213,6 +213,19 @@ def test_tars_are_unpacked_whole(server: Served, tmp_path: Path) -> None:
     assert "no whole tar" in get(server, tmp_path, "/Bad.tar", unpack=True)["failed"]["Bad.tar"]
 
 
+@pytest.mark.parametrize(("name", "kind"), [("../out.txt", tarfile.REGTYPE), ("link", tarfile.SYMTYPE)])
+def test_a_tar_that_reaches_out_is_refused(server: Served, tmp_path: Path, name: str, kind: bytes) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/hosts"
+        tar.addfile(info, io.BytesIO())
+    server.files["/Evil.tar"] = data.getvalue()
+    folder = tmp_path / "data"
+    assert "leads elsewhere" in get(server, folder, "/Evil.tar", unpack=True)["failed"]["Evil.tar"]
+    assert not (tmp_path / "out.txt").exists() and not (folder / "link").is_symlink()
+
+
 def test_one_fetch_a_folder(server: Served, tmp_path: Path) -> None:
     with fetching._alone(tmp_path), pytest.raises(UsageError, match="another fetch"):
         get(server, tmp_path, "/a.bin")
