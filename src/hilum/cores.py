@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def cpu_count(*quota: Path) -> int:
         if share > 0 and period > 0:
             allowed = min(allowed, math.ceil(share / period))
     return max(1, allowed)
+
+
+def process_pool(count: int) -> ProcessPoolExecutor:
+    """A pool of fresh processes ("spawn": forking one that has threads can hang) that end when this one does."""
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), end_with_parent)
 
 
 def end_with_parent() -> None:

@@ -11,7 +11,7 @@ from hilum.datasets.cases import CaseRef, Dataset, checked
 from hilum.errors import DatasetError, InputError
 from hilum.files import read_json
 from hilum.labels import SCHEMES
-from hilum.phantom.sets import FORMAT, MANIFEST
+from hilum.phantom.manifest import FORMAT, MANIFEST
 
 
 def open_dataset(path: Path) -> Dataset:

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from hilum.errors import DatasetError, HilumError, InputError, OutputError, UsageError
-from hilum.files import read_json, write_json, written
+from hilum.cores import cpu_count
+from hilum.errors import DatasetError, HilumError, OutputError, UsageError
+from hilum.files import write_json, written
 from hilum.labels import SCHEMES
 from hilum.phantom.contrast import APPEARANCES
+from hilum.phantom.manifest import FORMAT, MANIFEST, earlier_facts
 from hilum.phantom.paint import paint_around
-from hilum.phantom.pool import cores, each
-from hilum.phantom.sets import FORMAT, MANIFEST
+from hilum.phantom.pool import each
 from hilum.phantom.tissues import PHASES
 from hilum.progress import SILENT, Progress
 from hilum.scans import case_name, read_labels, write_labels, write_scan
@@ -92,7 +93,7 @@ def paint_set(
     options: dict[str, Any] = {"phase": phase, "appearance": appearance}
     head = {"format": FORMAT, "made_by": "hilum paint", "seed": seed, "scheme": "kits", "every": every, **options}
     orders = [_Order(name, path, out, _seed(seed, name), every, options) for name, path in _sources(Path(labels))]
-    earlier = _earlier(out, head)
+    earlier = earlier_facts(out, head)
     rows = {o.name: earlier[o.name] for o in orders if o.name in earlier and o.image.is_file() and o.labels.is_file()}
     failures: dict[str, str] = {}
     _save(out, head, orders, rows)
@@ -108,7 +109,7 @@ def paint_set(
         bar.step(note=order.name)
 
     todo = [order for order in orders if order.name not in rows]
-    each(_paint, todo, min(len(todo), workers or cores()), finish)
+    each(_paint, todo, min(len(todo), workers or cpu_count()), finish)
     return PaintedSet(tuple(o.name for o in orders if o.name in rows), failures)
 
 
@@ -158,23 +159,6 @@ def _thinned(volume: Volume, every: int) -> Volume:
     affine[:3, :3] = affine[:3, :3] * step
     a, b, c = (slice(None, None, int(k)) for k in step)
     return Volume(volume.array[a, b, c], affine, volume.source, volume.header)
-
-
-def _earlier(out: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    file = out / MANIFEST
-    if not file.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise OutputError("is not an empty folder", where=out, fix="choose a new folder")
-        return {}
-    try:
-        found = read_json(file)
-        same = {key: found.get(key) for key in head} == head
-        facts = {str(case["case"]): dict(case["facts"]) for case in found["cases"]}
-    except (InputError, AttributeError, KeyError, TypeError):
-        raise OutputError("holds a manifest that cannot be read", where=file, fix="choose a new folder") from None
-    if not same:
-        raise OutputError("was painted with other options", where=file, wanted=str(head), fix="choose a new folder")
-    return facts
 
 
 def _save(out: Path, head: dict[str, Any], orders: list[_Order], rows: dict[str, dict[str, Any]]) -> None:

@@ -5,11 +5,11 @@ Comes in: a function of one order, orders, a number of processes. Goes out: call
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from typing import TypeVar
+
+from hilum.cores import process_pool
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,8 +28,7 @@ def each(work: Callable[[T], R], orders: Sequence[T], processes: int, finish: Ca
         for order in orders:
             finish(order, work(order))
         return
-    # "spawn": forking a process that already has threads can hang
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with process_pool(processes) as pool:
         running = {pool.submit(work, order): order for order in orders}
         try:
             for future in as_completed(running):
@@ -37,10 +36,3 @@ def each(work: Callable[[T], R], orders: Sequence[T], processes: int, finish: Ca
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1

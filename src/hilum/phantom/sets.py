@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from hilum.errors import InputError, OutputError, UsageError
-from hilum.files import plain, read_json, write_json
+from hilum.cores import cpu_count
+from hilum.errors import UsageError
+from hilum.files import plain, write_json
 from hilum.phantom.case import SCHEMES_MADE, make_case
 from hilum.phantom.contrast import APPEARANCES
 from hilum.phantom.layouts import Place, layouts
 from hilum.phantom.layouts import layout as _layout
-from hilum.phantom.pool import cores, each
+from hilum.phantom.manifest import FORMAT, MANIFEST, earlier_facts
+from hilum.phantom.pool import each
 from hilum.phantom.tissues import PHASES
 from hilum.progress import SILENT, Progress
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 LAYOUTS = layouts()
 
 
@@ -116,14 +116,14 @@ def write_set(
             "options": options,
         }
     )
-    known_facts = _earlier(out, head)
+    known_facts = earlier_facts(out, head)
     orders = [_order(out, i, seed, layout, options) for i in range(cases)]
     done = {o.name: known_facts[o.name] for o in orders if o.name in known_facts and o.done}
     _write_manifest(out, head, orders, done)  # at once: it marks the folder as this set's
     bar = progress.stage("Making phantoms", cases)
     bar.step(len(done))
     todo = [order for order in orders if order.name not in done]
-    count = min(len(todo), workers or cores())
+    count = min(len(todo), workers or cpu_count())
 
     def finish(order: _Order, facts: dict[str, Any]) -> None:
         done[order.name] = facts
@@ -163,29 +163,6 @@ def _make(order: _Order) -> dict[str, Any]:
     case = make_case(order.seed, **order.options)
     _layout(order.layout).write(order.place, case)
     return case.facts
-
-
-def _earlier(out: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Facts of the cases that an earlier run of the same order has finished, by name."""
-    file = out / MANIFEST
-    if not file.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise OutputError("is not an empty folder", where=out, fix="choose a new folder")
-        return {}
-    try:
-        found = read_json(file)
-        same = {key: found.get(key) for key in head} == head
-        facts = {str(case["case"]): dict(case["facts"]) for case in found["cases"]}
-    except (InputError, AttributeError, KeyError, TypeError):
-        raise OutputError("holds a manifest that cannot be read", where=file, fix="choose a new folder") from None
-    if not same:
-        raise OutputError(
-            "holds a set made with another seed or other options",
-            where=file,
-            wanted=f"seed {head['seed']} and {head['options']}",
-            fix="choose a new folder, or delete this one",
-        )
-    return facts
 
 
 def _write_manifest(out: Path, head: dict[str, Any], orders: list[_Order], done: dict[str, dict[str, Any]]) -> None:

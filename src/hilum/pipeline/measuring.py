@@ -12,15 +12,14 @@ the others go on; one whose results are there already is left as it is, so that 
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hilum.cores import cpu_count, end_with_parent
+from hilum.cores import cpu_count, process_pool
 from hilum.errors import HilumError, InputError, OutputError, UsageError
 from hilum.files import read_json
 from hilum.judge.pairing import find_label_maps
@@ -170,7 +169,7 @@ def _measured(tasks: Sequence[Task], workers: int | None) -> Iterator[Done]:
         yield from map(_tried, tasks)
         return
     # new processes and not forks: the caller may have threads
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+    with process_pool(count) as pool:
         futures: dict[Future[Done], Task] = {pool.submit(_tried, task): task for task in tasks}
         for future in as_completed(futures):
             try:

@@ -7,16 +7,15 @@ the page says so. Several processes share the cases; one that fails is listed an
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hilum.cores import cpu_count, end_with_parent
+from hilum.cores import cpu_count, process_pool
 from hilum.errors import HilumError, InputError
 from hilum.files import read_json
 from hilum.labels import scheme_from
@@ -135,7 +134,7 @@ def _drawn(folders: Sequence[Path], pdf: bool, workers: int | None) -> Iterator[
     if count == 1:
         yield from map(work, folders)
         return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+    with process_pool(count) as pool:
         futures: dict[Future[tuple[Path, Path | None, str]], Path] = {pool.submit(work, f): f for f in folders}
         for future in as_completed(futures):
             try:

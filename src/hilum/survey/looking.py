@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from hilum.cores import process_pool
 from hilum.errors import InputError
 from hilum.files import cannot_write, plain, write_text
 from hilum.progress import Progress
@@ -98,7 +98,7 @@ def in_processes(todo: Sequence[T], count: int, look: Callable[[T], R]) -> Itera
         yield from ((order, look(order)) for order in todo)
         return
     # "spawn": forking a process that already has threads can hang
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+    with process_pool(count) as pool:
         running = {pool.submit(look, order): order for order in todo}
         try:
             for future in as_completed(running):
