@@ -115,16 +115,18 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"is not JSON ({error})", where=path, fix="it may be cut off: make it again") from None
 
 
-def plain(value: Any) -> Any:
-    """NumPy numbers, tuples and paths as JSON's own types; NaN and infinity as None."""
+def plain(value: Any, decimals: int | None = None) -> Any:
+    """NumPy numbers, tuples and paths as JSON's own types; NaN and infinity as None; floats to so many decimals."""
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain(v, decimals) for k, v in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(v) for v in value]
+        return [plain(v, decimals) for v in value]
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return plain(value.tolist(), decimals)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return value if decimals is None else round(value, decimals)
     if isinstance(value, Path):
         return str(value)
     return value

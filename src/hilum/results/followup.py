@@ -104,7 +104,7 @@ def follow_up(
         "recist": recist(previous_table["lesions"], table["lesions"], became, fresh, spacing[0][0]),
         "warnings": warnings,
     }
-    rounded: dict[str, Any] = _rounded(plain(answer))
+    rounded: dict[str, Any] = plain(answer, decimals=4)
     return rounded
 
 
@@ -225,11 +225,3 @@ def _organs(now: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]
 
 def _spl_spacing(volume: Volume) -> tuple[float, float, float]:
     return volume.oriented().spacing_mm
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return round(value, 4) if isinstance(value, float) else value

@@ -114,7 +114,7 @@ def measure(
         "definitions": DEFINITIONS if any(x["renal"] for x in entries) else {},
         "warnings": warnings,
     }
-    table: dict[str, Any] = _rounded(plain(result))
+    table: dict[str, Any] = plain(result, decimals=4)  # a tenth of a micrometre and of a microlitre
     return table
 
 
@@ -165,12 +165,3 @@ def _warnings(
 def organ_of(lesion: Mapping[str, Any]) -> str:
     """``"left kidney"`` of a lesion's table."""
     return f"{lesion['side']} {lesion['organ']}".strip()
-
-
-def _rounded(value: Any) -> Any:
-    """Numbers to 4 decimals: a tenth of a micrometre and of a microlitre."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return round(value, 4) if isinstance(value, float) else value

@@ -69,7 +69,7 @@ def uncertainty(
     else:
         maps = [_fold(labels, volume, scheme) for volume in folds]
         answer = _from_folds(labels, table, scheme, numbered, maps)
-    rounded: dict[str, Any] = _rounded(plain(answer))
+    rounded: dict[str, Any] = plain(answer, decimals=4)
     return rounded
 
 
@@ -185,11 +185,3 @@ def _from_folds(
 def _dice(one: np.ndarray, other: np.ndarray) -> float | None:
     total = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
     return 2.0 * int(np.count_nonzero(one & other)) / total if total else None
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return round(value, 4) if isinstance(value, float) else value

@@ -92,8 +92,17 @@ def train(
     check_recipe(recipe)
     where = devices.choose(device)
     if wants_locator(recipe):
-        more = {"fold": fold, "device": device, "resume": resume, "workers": workers}
-        train(locator_recipe(recipe), dataset, out / FOLDER, **more, progress=progress, commit=commit)  # type: ignore[arg-type]
+        train(
+            locator_recipe(recipe),
+            dataset,
+            out / FOLDER,
+            fold=fold,
+            device=device,
+            resume=resume,
+            workers=workers,
+            progress=progress,
+            commit=commit,
+        )
         recipe = fine_recipe(recipe)
     with together(where.type) as ranks:
         if ranks.world > 1 and where.type == "cuda":
