@@ -46,7 +46,7 @@ OWN: dict[str, dict[str, Any]] = {
     "unet": {"width": 4, "stages": 3},
     "unet3d": {"width": 4, "stages": 3, "dropout": 0.1},
     "unetplusplus": {"width": 2},
-    "vnet": {"dropout": 0.1},
+    "vnet": {"width": 4, "dropout": 0.1},
 }
 HALVINGS = {"mednext": 4, "resnet_unet": 5, "swinunetr": 5, "unetplusplus": 4, "vnet": 4}
 SUPERVISED = {"dynunet": 2, "mednext": 5, "plain_unet": 2, "residual_unet": 2, "segresnet": 2, "unetplusplus": 4}
@@ -233,6 +233,20 @@ def test_parameters_are_those_of_the_papers() -> None:
     count = [sum(p.numel() for p in network.parameters()) for network in (unet3d, mednext)]
     assert count[0] == pytest.approx(19_069_955, rel=1e-3)
     assert count[1] == pytest.approx(5.6e6, rel=0.02)
+
+
+def test_a_narrow_vnet_is_the_papers_with_fewer_channels() -> None:
+    def shapes(width: int) -> dict[str, tuple[int, ...]]:
+        network = networks.build("vnet", {"width": width}, 1, 3, 3)
+        return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+    paper, half = shapes(16), shapes(8)
+    ends = ("in_tr.conv_block.conv.weight", "out_tr.conv_block.conv.weight")
+    assert (paper[ends[0]][:2], half[ends[0]][:2]) == ((16, 1), (8, 1))
+    assert (paper[ends[1]][:2], half[ends[1]][:2]) == ((3, 32), (3, 16))
+    fixed = {1, 2, 3, 5}  # channels of the image, kernels, classes
+    for name, shape in paper.items():
+        assert half[name] == tuple(n if n in fixed else n // 2 for n in shape), name
 
 
 def test_costs_are_those_counted_by_hand() -> None:
