@@ -5,8 +5,8 @@ numbers; null where the organ is not there or does not have such a thing. It kno
 
 Definitions.
 
-* ``contact_area_cm2``: the area of the lesion's faces towards the organ's own tissue (see ``shape``): the contact
-  surface area of Leslie et al., BJU Int 116, 2015, 917-927, measured instead of calculated from two radii.
+* ``contact_area_cm2``: the area of the lesion's faces towards the organ's own tissue (see ``shape`` and ``contact``):
+  the contact surface area of Leslie et al., BJU Int 116, 2015, 917-927, measured instead of calculated from two radii.
 * ``free_surface_percent``: the share of the lesion's surface that looks out of the organ (not at tissue, another
   lesion or the sinus).
 * ``distance_to_surface_mm``: the gap between the lesion and the nearest place outside the organ; 0 if it reaches the
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from hilum.components import Box, components_of
+from hilum.results.contact import OUTSIDE, TISSUE, areas_mm2, faces_look
 from hilum.results.distances import border_of, gap_mm, gap_to_tree_mm
 from hilum.results.inside import Part
 from hilum.results.kidney import Kidney, along_mm
@@ -64,16 +65,13 @@ def surroundings(
         return dict(NOWHERE)
     shift = np.array([its.start - mine.start for its, mine in zip(box, part.box, strict=True)])
     solid = part.whole_DHW if kidney is None else kidney.solid_DHW
-    outer = surface.outer + shift
-    there = ((outer >= 0) & (outer < part.whole_DHW.shape)).all(axis=1)
-    beside = tuple(np.clip(outer, 0, np.array(part.whole_DHW.shape) - 1).T)
-    touches = there & part.own_DHW[beside]
-    outside = ~(there & solid[beside])
-    contact_mm2 = float(surface.area_mm2[touches].sum())
+    looks = faces_look(surface, shift, part.own_DHW, solid)
+    outside = looks.at == OUTSIDE
+    contact_mm2, free_mm2 = areas_mm2(surface, looks)
     found = {
-        "attached": bool(touches.any()) or _hangs_together(part, shift, mask_DHW),
+        "attached": bool((looks.at == TISSUE).any()) or _hangs_together(part, shift, mask_DHW),
         "contact_area_cm2": contact_mm2 / 100,
-        "free_surface_percent": 100 * float(surface.area_mm2[outside].sum()) / surface.total_mm2,
+        "free_surface_percent": 100 * free_mm2 / surface.total_mm2,
         "distance_to_surface_mm": _depth_mm(outside, surface, shift, part, kidney),
     }
     if kidney is None:
