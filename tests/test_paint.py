@@ -154,6 +154,30 @@ def test_the_copy_is_the_very_file(labels: Volume, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "case_00001" / "segmentation.nii.gz").read_bytes() == source.read_bytes()
 
 
+def test_painted_organs_lie_around_the_labels(labels: Volume, painted: PaintedCase) -> None:
+    made = paint_around(labels, 5, phase="nephrographic", organs=True)
+    assert painted.organs is None and made.organs is not None and made.organs.grid.same_as(labels.grid)
+    found, ct = made.organs.array, made.ct.array
+    assert (ct == painted.ct.array).all(), "asking for them changes no voxel"
+    assert (found[labels.array > 0] == labels.array[labels.array > 0]).all()
+    assert set(np.unique(found[labels.array == 0])) == {0, 4, 6}
+    centre = {v: np.argwhere(made.organs.oriented("SPL").array == v).mean(axis=0) for v in (4, 6)}
+    assert centre[4][2] < 32 < centre[6][2], "liver right, spleen left"
+    assert 90 < np.median(ct[found == 4]) < 140
+
+
+def test_a_set_with_organs_is_opened_with_them(labels: Volume, tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels" / "case_00001.nii.gz", labels)
+    words = ["--labels", str(tmp_path / "labels"), "--out", str(tmp_path / "out"), "--workers", "1", "--quiet"]
+    assert main(["data", "paint", *words, "--organs"]) == 0
+    opened = open_dataset("phantom", tmp_path / "out")
+    assert opened.scheme == SCHEMES["trunk"] and opened.cases[0].labels == tmp_path / "out/case_00001/organs.nii.gz"
+    kept = (tmp_path / "out" / "case_00001" / "segmentation.nii.gz").read_bytes()
+    assert kept == (tmp_path / "labels" / "case_00001.nii.gz").read_bytes()
+    with pytest.raises(OutputError, match="other options"):
+        paint_set(tmp_path / "labels", tmp_path / "out", workers=1)
+
+
 def test_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
         paint_set(tmp_path / "nowhere", tmp_path / "out")

@@ -54,6 +54,18 @@ def test_labels_follow_the_scheme_and_every_case_has_a_tumour(cases: dict[int, P
     assert any(cysts) and not all(cysts)
 
 
+def test_trunk_is_kits_with_liver_and_spleen_beside(cases: dict[int, PhantomCase], abdomen: PhantomCase) -> None:
+    made = make_case(3, small=True, labels="trunk")
+    kits, trunk = cases[3].labels.array, made.labels.array
+    assert (made.ct.array == cases[3].ct.array).all()
+    assert (np.where(trunk <= 3, trunk, 0) == kits).all(), "KiTS' own labels, untouched"
+    assert ((trunk == 4) == (abdomen.labels.array == 3)).all() and ((trunk == 6) == (abdomen.labels.array == 4)).all()
+    assert SCHEMES["trunk"].labels[:3] == SCHEMES["kits"].labels
+    sick = next(s for s in range(60) if any(x.kind == "liver tumour" for x in draw_patient(s).lesions))
+    found = make_case(sick, shape=(100, 88, 40), spacing_mm=(3.8, 3.8, 6.0), labels="trunk").labels.array
+    assert set(np.unique(found)) >= {0, 1, 4, 5, 6}
+
+
 def test_kidneys_are_whole_within_the_field(cases: dict[int, PhantomCase]) -> None:
     for case in cases.values():
         for axis in range(3):

@@ -315,6 +315,11 @@ _KIDNEY, _LIVER = ("64033007", "Kidney"), ("10200004", "Liver")
 _RIGHT_KIDNEY, _LEFT_KIDNEY = ("9846003", "Right kidney"), ("18639004", "Left kidney")
 _MASS, _CYST = ("4147007", "Mass"), ("367643001", "Cyst")
 
+_KITS_LABELS = (
+    Label(1, "kidney", "organ", "kidney", paired=True, colour="#009E73", snomed=_KIDNEY),
+    Label(2, "tumour", "tumour", "kidney", colour="#D55E00", snomed=_MASS),
+    Label(3, "cyst", "cyst", "kidney", colour="#56B4E9", snomed=_CYST),
+)
 _KITS_REGIONS = (Region("kidney_and_mass", (1, 2, 3)), Region("mass", (2, 3)), Region("tumor", (2,)))
 
 SCHEMES: dict[str, LabelScheme] = {
@@ -323,21 +328,25 @@ SCHEMES: dict[str, LabelScheme] = {
         # KiTS21 and KiTS23: neheller/kits23 kits23/configuration/labels.py
         LabelScheme(
             "kits",
-            (
-                Label(1, "kidney", "organ", "kidney", paired=True, colour="#009E73", snomed=_KIDNEY),
-                Label(2, "tumour", "tumour", "kidney", colour="#D55E00", snomed=_MASS),
-                Label(3, "cyst", "cyst", "kidney", colour="#56B4E9", snomed=_CYST),
-            ),
+            _KITS_LABELS,
             _KITS_REGIONS,
         ),
         # KiTS19: cysts count as kidney; "kidney" is scored with the tumour in it
         LabelScheme(
             "kits19",
-            (
-                Label(1, "kidney", "organ", "kidney", paired=True, colour="#009E73", snomed=_KIDNEY),
-                Label(2, "tumour", "tumour", "kidney", colour="#D55E00", snomed=_MASS),
-            ),
+            _KITS_LABELS[:2],
             (Region("kidney_and_mass", (1, 2)), Region("tumor", (2,))),
+        ),
+        # KiTS' labels with liver and spleen beside them: synthetic CT knows them all
+        LabelScheme(
+            "trunk",
+            (
+                *_KITS_LABELS,
+                Label(4, "liver", "organ", "liver", colour="#E69F00", snomed=_LIVER),
+                Label(5, "liver tumour", "tumour", "liver", colour="#F0E442", snomed=_MASS),
+                Label(6, "spleen", "organ", "spleen", colour="#CC79A7", snomed=("78961009", "Spleen")),
+            ),
+            (*_KITS_REGIONS, Region("liver", (4, 5)), Region("liver_lesion", (5,)), Region("spleen", (6,))),
         ),
         # LiTS and MSD Task03: liver is scored with its lesions (LiTS scorer: label >= 1)
         LabelScheme(

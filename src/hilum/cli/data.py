@@ -52,6 +52,7 @@ def data_paint(options: argparse.Namespace) -> int:
         phase=options.phase,
         appearance=options.appearance,
         every=options.every,
+        organs=options.organs,
         workers=options.workers,
         progress=progress_of(options),
     )
@@ -102,7 +103,7 @@ def data_words(verbs: Any) -> None:
     words.add_argument("--small", action="store_true", help="about 3 mm voxels, for laptops")
     words.add_argument(
         "--labels",
-        choices=("kits", "abdomen", "lits", "ircadb"),
+        choices=("kits", "abdomen", "lits", "ircadb", "trunk"),
         default=None,
         help="which labels (default: what the layout's set has; kits for folder, nnunet and dicom)",
     )
@@ -135,6 +136,9 @@ def data_words(verbs: Any) -> None:
         help="contrast phase of all (default: drawn for each)",
     )
     words.add_argument("--appearance", choices=("usual", "random"), default="usual", help="as for phantom")
+    words.add_argument(
+        "--organs", action="store_true", help="write a second label map with the painted liver and spleen in it too"
+    )
     words.add_argument(
         "--every", type=int, default=1, metavar="N", help="keep every Nth column and row only (default: 1, all)"
     )

@@ -29,7 +29,7 @@ from hilum.phantom.torso import paint_torso
 from hilum.phantom.viscera import paint_viscera
 from hilum.volume import Grid, Volume
 
-SCHEMES_MADE = ("kits", "abdomen", "lits", "ircadb")
+SCHEMES_MADE = ("kits", "abdomen", "lits", "ircadb", "trunk")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def make_case(
             laptops and tests.
         labels: "kits" (kidney, tumour, cyst), "abdomen" (right and left kidney with their lesions, liver, spleen) or
             "lits" (liver, tumour; a patient whose liver has lesions and whose kidneys have cysts at most) or "ircadb"
-            (the same patients, with kidneys and spleen).
+            (the same patients, with kidneys and spleen) or "trunk" (the patients of "kits"; liver, its tumours and
+            spleen beside their labels).
         phase: "none", "arterial", "nephrographic", "delayed" or "excretory"; drawn if None.
         appearance: "usual", or "random": brightness, noise and sharpness drawn far more widely than scans differ.
 
@@ -155,8 +156,10 @@ def paint_patient(slab: Slab, patient: Patient) -> None:
 def _label_table(lesions: tuple[Lesion, ...], labels: str) -> np.ndarray:
     """(256,) uint8: part number to label."""
     table = np.zeros(256, np.uint8)
-    if labels == "kits":
+    if labels in ("kits", "trunk"):
         table[[Part.KIDNEY_RIGHT, Part.KIDNEY_LEFT]] = 1
+        if labels == "trunk":
+            table[[Part.LIVER, Part.SPLEEN]] = 4, 6
     elif labels == "lits":
         table[Part.LIVER] = 1
     else:
@@ -165,6 +168,7 @@ def _label_table(lesions: tuple[Lesion, ...], labels: str) -> np.ndarray:
     right, left = (4, 5) if labels == "ircadb" else (1, 2)
     values = {
         "kits": {"tumour": 2, "cyst": 3, "liver tumour": 0},
+        "trunk": {"tumour": 2, "cyst": 3, "liver tumour": 5},
         "lits": {"tumour": 0, "cyst": 0, "liver tumour": 2},
         "abdomen": {"liver tumour": 3},
         "ircadb": {"liver tumour": 2},

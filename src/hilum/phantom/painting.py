@@ -1,8 +1,8 @@
 """Paints CT around a whole folder of label maps.
 
 Comes in: a folder of KiTS label maps. Goes out: for each ``case_XXXXX/imaging.nii.gz`` beside a copy of its
-``segmentation.nii.gz``, byte for byte, and ``manifest.json``. What is there from the same order is kept; a bad label
-map is named and does not stop the others. The copies keep the label maps' own licence.
+``segmentation.nii.gz``, byte for byte, perhaps ``organs.nii.gz``, and ``manifest.json``. What is there from the same
+order is kept; a bad label map is named and does not stop the others. The copies keep the label maps' own licence.
 """
 
 from __future__ import annotations
@@ -49,12 +49,22 @@ class _Order:
     options: dict[str, Any]
 
     @property
+    def done(self) -> bool:
+        """Whether its files are there; a finished case is in the manifest too."""
+        return self.image.is_file() and self.labels.is_file() and self.learnt.is_file()
+
+    @property
     def image(self) -> Path:
         return self.out / self.name / "imaging.nii.gz"
 
     @property
     def labels(self) -> Path:
         return self.out / self.name / "segmentation.nii.gz"
+
+    @property
+    def learnt(self) -> Path:
+        """The label map that the manifest names."""
+        return self.out / self.name / "organs.nii.gz" if self.options["organs"] else self.labels
 
 
 def paint_set(
@@ -65,6 +75,7 @@ def paint_set(
     phase: str | None = None,
     appearance: str = "usual",
     every: int = 1,
+    organs: bool = False,
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> PaintedSet:
@@ -76,6 +87,8 @@ def paint_set(
         seed: with a case's name it decides all that the labels leave open.
         phase, appearance: as ``paint_around`` takes them.
         every: keep one column and row in so many, for quicker training; 1 keeps the label map as it is.
+        organs: write ``organs.nii.gz`` too, the label map with the painted liver and spleen (scheme "trunk"), and name
+            it in the manifest.
         workers: processes; one a core if None.
         progress: told of each case.
 
@@ -90,11 +103,13 @@ def paint_set(
         if value not in known:
             raise UsageError(f"{word} {value!r}", wanted=f"one of {[k for k in known if k]}")
     out = Path(out)
-    options: dict[str, Any] = {"phase": phase, "appearance": appearance}
-    head = {"format": FORMAT, "made_by": "hilum paint", "seed": seed, "scheme": "kits", "every": every, **options}
+    look = {"phase": phase, "appearance": appearance}
+    scheme = "trunk" if organs else "kits"
+    head = {"format": FORMAT, "made_by": "hilum paint", "seed": seed, "scheme": scheme, "every": every, **look}
+    options: dict[str, Any] = {**look, "organs": organs}
     orders = [_Order(name, path, out, _seed(seed, name), every, options) for name, path in _sources(Path(labels))]
     earlier = earlier_facts(out, head)
-    rows = {o.name: earlier[o.name] for o in orders if o.name in earlier and o.image.is_file() and o.labels.is_file()}
+    rows = {o.name: earlier[o.name] for o in orders if o.name in earlier and o.done}
     failures: dict[str, str] = {}
     _save(out, head, orders, rows)
     bar = progress.stage("Painting", len(orders))
@@ -144,6 +159,8 @@ def _paint(order: _Order) -> dict[str, Any] | str:
         else:
             with written(order.labels) as part:
                 shutil.copyfile(order.source, part)
+        if case.organs is not None:
+            write_labels(order.learnt, case.organs)
     except OutputError:
         raise
     except HilumError as error:
@@ -166,7 +183,7 @@ def _save(out: Path, head: dict[str, Any], orders: list[_Order], rows: dict[str,
         {
             "case": o.name,
             "image": f"{o.name}/imaging.nii.gz",
-            "label": f"{o.name}/segmentation.nii.gz",
+            "label": f"{o.name}/{o.learnt.name}",
             "patient": o.name,
             "facts": rows[o.name],
         }

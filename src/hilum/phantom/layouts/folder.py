@@ -10,7 +10,7 @@ from hilum.phantom.case import PhantomCase
 from hilum.phantom.layouts import Place
 from hilum.scans import write_labels, write_scan
 
-SCHEMES = ("kits", "abdomen", "lits")
+SCHEMES = ("kits", "abdomen", "lits", "trunk")
 
 
 def place(out: Path, number: int) -> Place:

@@ -13,7 +13,7 @@ from hilum.phantom.layouts.folder import write
 
 __all__ = ["SCHEMES", "finish", "place", "write"]
 
-SCHEMES = ("kits", "abdomen", "lits")
+SCHEMES = ("kits", "abdomen", "lits", "trunk")
 
 
 def place(out: Path, number: int) -> Place:
