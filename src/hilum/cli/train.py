@@ -29,6 +29,8 @@ def train(options: argparse.Namespace) -> int:
         overrides.append("training.epochs=0")
     if options.track:
         overrides.append(f"training.track={json.dumps(options.track)}")
+    if options.cascade:
+        overrides.append(f"cascade.use={quoted(options.cascade)}")
     if options.folds:
         overrides.append(f"data.folds_file={quoted(options.folds)}")
     if options.budget:
@@ -73,6 +75,12 @@ def train_words(verbs: Any) -> None:
         action="append",
         choices=("tensorboard", "mlflow"),
         help="tell these as well (log.jsonl is always there)",
+    )
+    words.add_argument(
+        "--cascade",
+        choices=("never", "planned", "always"),
+        help="a first network at low resolution, whose labels the recipe's own is given; planned: where nnU-Net's rule "
+        "says that it pays (a patch covers less than a quarter of the median case)",
     )
     words.add_argument("--set", action="append", metavar="KEY=VALUE", help="override, e.g. training.steps=500")
     words.add_argument("--device", default="auto", metavar="cpu|cuda|auto", help="default: a GPU if there is one")

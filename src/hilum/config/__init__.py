@@ -13,6 +13,7 @@ from hilum.config.reading import (
     with_labels,
 )
 from hilum.config.recipe import (
+    CascadeOptions,
     DataOptions,
     InferenceOptions,
     LocatorOptions,
@@ -24,6 +25,7 @@ from hilum.config.recipe import (
 )
 
 __all__ = [
+    "CascadeOptions",
     "DataOptions",
     "InferenceOptions",
     "LocatorOptions",

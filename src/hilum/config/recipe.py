@@ -166,6 +166,31 @@ class LocatorOptions:
 
 
 @dataclass(frozen=True)
+class CascadeOptions:
+    """A first network at low resolution, whose labels the recipe's own network is given as further channels.
+
+    ``use`` is "never", "always", or "planned": where a patch covers less than a quarter of the median case, nnU-Net's
+    rule, which also finds ``spacing_mm`` where that is empty. ``patch`` and ``batch`` are planned (or those of
+    ``prepare``), and ``steps`` the recipe's own where they say nothing. All first networks have ``budget_share`` of the
+    budget together.
+
+    The network learns from labels of cases that their first network has not seen. ``out_of_fold`` "nested" trains one
+    more for each other fold without that fold and without the one held out; "folds" one for each fold without it alone,
+    as nnU-Net does, so that they have seen the cases held out. ``folder`` keeps them where the runs of other folds find
+    them ("" is RUN/first).
+    """
+
+    use: Literal["never", "planned", "always"] = "never"
+    spacing_mm: tuple[float, ...] = ()
+    patch: tuple[int, ...] = ()
+    batch: int = 0
+    steps: int = 0
+    budget_share: float = 0.5
+    out_of_fold: Literal["nested", "folds"] = "nested"
+    folder: str = ""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One run, whole.
 
@@ -180,6 +205,7 @@ class Recipe:
     prepare: PrepareOptions = PrepareOptions()
     network: NetworkOptions = NetworkOptions()
     locator: LocatorOptions = LocatorOptions()
+    cascade: CascadeOptions = CascadeOptions()
     patches: PatchOptions = PatchOptions()
     training: TrainingOptions = TrainingOptions()
     inference: InferenceOptions = InferenceOptions()

@@ -7,8 +7,8 @@ Threads cut the int16 boxes of the next steps ahead of time; normalising and aug
 caller's thread. A batch depends on (seed, step) alone, not on what was asked before: a run that resumes at any
 step goes on with the batches that it would have had.
 
-Shapes: images (B, 1, D, H, W), or (B, C, H, W) for two-dimensional plans, C = 1 and
-neighbouring slices; labels (B, D, H, W) or (B, H, W).
+Shapes: images (B, C, D, H, W) with C = 1 and, of a cascade, one channel for each label of the model before; or
+(B, C, H, W) for two-dimensional plans, C = 1 and neighbouring slices; labels (B, D, H, W) or (B, H, W).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from hilum.patches.augment import (
     settings_from,
     source_box,
 )
+from hilum.patches.earlier import EarlierLike, EarlierParameters, channels, draw_earlier, packed, unpacked
 from hilum.patches.own import check_labels, own_changes
 from hilum.patches.sampling import AIR_HU, Place, Sampler, StoreLike, cut, random_numbers
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 STREAM = 2  # sets the augmentation's random numbers apart from the sampler's
 OWN_STREAM = 3  # and those of anybody's own augmentations, so that adding one leaves all else as it was
+EARLIER_STREAM = 4  # and those that spoil what the model before this one of a cascade found
 THREADS = 2  # one waits for the disk while the other copies
 LESION_WEIGHT = 2.0  # lesions are what networks miss, and a patch about a lesion shows its organ as well
 
@@ -50,7 +52,7 @@ class Batch:
     """One step's patches.
 
     Attributes:
-        images: float32, normalised, (B, 1, D, H, W) or (B, C, H, W).
+        images: float32, normalised, (B, C, D, H, W) or (B, C, H, W).
         labels: int64 class index, (B, D, H, W) or (B, H, W).
         names: the case of each item.
     """
@@ -86,6 +88,7 @@ class Batches:
         prefetch: how many steps ahead are cut; 0 cuts when asked.
         rank: of ``world`` processes that share a batch ``world`` times as large; each cuts its own items of it.
         world: how many there are.
+        earlier: of a cascade: what the model before this one found in the cases.
 
     Attributes:
         wait_seconds: how long callers of ``batch`` have waited for boxes so far.
@@ -109,6 +112,7 @@ class Batches:
         prefetch: int = 3,
         rank: int = 0,
         world: int = 1,
+        earlier: EarlierLike | None = None,
     ):
         within = [round(options.within_mm / spacing) for spacing in plan.spacing_mm] if options.within_mm else None
         self.sampler = Sampler(
@@ -128,6 +132,7 @@ class Batches:
         self._own_checked, self.classes = not self.own, scheme.class_count
         self.plan, self.device, self.seed, self.prefetch = plan, torch.device(device), seed, prefetch
         self.mirror_axes = mirror_axes(plan.dims, scheme)
+        self.earlier, self._spoilt = earlier, augmented and options.augment != "none"
         self.in_plane = plan.separate_z  # thick slices are mixed neither in preparing nor here
         self.items, self.whole = range(rank * plan.batch, (rank + 1) * plan.batch), world * plan.batch
         self.wait_seconds = 0.0
@@ -176,6 +181,12 @@ class Batches:
             self.settings, self.plan.dims, rng, self.mirror_axes, self.plan.spacing_mm, in_plane=self.in_plane
         )
 
+    def _spoiling(self, step: int, item: int) -> EarlierParameters:
+        """How the earlier labels of one patch are changed."""
+        if self.earlier is None or not self._spoilt:
+            return EarlierParameters()
+        return draw_earlier(self.earlier.labels, random_numbers(self.seed, step, item, EARLIER_STREAM))
+
     def _boxes(self, step: int) -> _Boxes:
         """Runs in a thread: NumPy copies only, so that the device's own threads are left alone."""
         parameters = self.parameters(step)
@@ -187,7 +198,10 @@ class Batches:
             case = self.sampler.case(place.name)
             n = self.plan.context
             images.append(self._tensor(cut(case.image_DHW, (z - n, y, x), (shape[0] + 2 * n, *shape[1:]), AIR_HU)))
-            labels.append(self._tensor(cut(case.labels_DHW, (z, y, x), shape, 0)))
+            box = cut(case.labels_DHW, (z, y, x), shape, 0)
+            if self.earlier is not None:
+                box = packed(box, cut(self.earlier.classes(place.name), (z, y, x), shape, 0))
+            labels.append(self._tensor(box))
         return _Boxes(step, places, parameters, tuple(images), tuple(labels))
 
     def _tensor(self, array_DHW: object) -> torch.Tensor:
@@ -205,6 +219,10 @@ class Batches:
                 hounsfield = hounsfield.transpose(0, 1).contiguous()
             label_DHW = label_DHW.to(self.device, non_blocking=True)
             image, label = apply_item(item, hounsfield, label_DHW, self.plan.patch, normalise)
+            if self.earlier is not None:
+                label, found = unpacked(label)
+                there = channels(found, self.earlier.labels, self._spoiling(boxes.step, index))
+                image = torch.cat([image, there.to(image.dtype)])
             for change in self.own:
                 image, label = change(image, label, random_numbers(self.seed, boxes.step, index, OWN_STREAM))
             images.append(image)

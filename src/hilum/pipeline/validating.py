@@ -19,10 +19,10 @@ from hilum.errors import InputError
 from hilum.files import read_json, write_json
 from hilum.inference import postprocess
 from hilum.inference.predict import Prediction, Predictor
+from hilum.inference.source import Prepared
 from hilum.model import Model, load_model
 from hilum.pipeline.casefolder import scan_stamp
 from hilum.pipeline.stages import Failure, in_three_stages
-from hilum.prepare.preprocess import Case, prepare_scan
 from hilum.progress import SILENT, Progress
 from hilum.scans import read_labels, read_scan, write_labels
 from hilum.volume import require_same_grid
@@ -129,15 +129,15 @@ class _Work:
             and (case.labels is None or (self.truth / f"{case.name}.nii.gz").is_file())
         }
 
-    def load(self, case: CaseRef) -> Case:
+    def load(self, case: CaseRef) -> Prepared:
         scan = read_scan(case.image)
         if case.labels is not None:
             truth = read_labels(case.labels, self.predictor.scheme)
             require_same_grid(scan.oriented(), truth.oriented())
             write_labels(self.truth / f"{case.name}.nii.gz", truth)
-        return prepare_scan(scan, self.predictor.plan, case.name)
+        return self.predictor.prepare(scan, case.name)
 
-    def compute(self, case: CaseRef, prepared: Case) -> tuple[float, Prediction]:
+    def compute(self, case: CaseRef, prepared: Prepared) -> tuple[float, Prediction]:
         begin = time.perf_counter()
         prediction = self.predictor.predict(prepared, progress=self.progress)
         return time.perf_counter() - begin, prediction

@@ -208,7 +208,7 @@ def _prepare(folder: Path, case: CaseRef, key: str, plan: Plan, scheme: LabelSch
     counts = count_labels(classes)[: scheme.class_count]
     places = _locations(classes, counts, case.name), _lesions(classes, scheme, case.name)
     arrays = dict(zip(_PARTS, (prepared.image_DHW, classes, *places), strict=True))
-    files = {part: _save(folder / f"{case.name}.{key[:12]}.{part}.npy", array) for part, array in arrays.items()}
+    files = {part: save_array(folder / f"{case.name}.{key[:12]}.{part}.npy", array) for part, array in arrays.items()}
     write_json(
         folder / f"{case.name}.json",
         {
@@ -262,7 +262,7 @@ def _one_by_one(lesions: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.array(lesions[lesions[:, 0] == n, 1:]) for n in np.unique(lesions[:, 0]))
 
 
-def _save(file: Path, array: np.ndarray) -> dict[str, Any]:
+def save_array(file: Path, array: np.ndarray) -> dict[str, Any]:
     """Write an array, read it back and compare; its name and size in bytes."""
     with written(file) as part:
         with open(part, "wb") as handle:

@@ -13,6 +13,7 @@ import torch
 
 from hilum import __version__
 from hilum.config import Recipe
+from hilum.prepare.low_resolution import patch_share
 from hilum.progress import clock
 from hilum.training.setup import RunSetup
 
@@ -32,6 +33,7 @@ def run_facts(recipe: Recipe, setup: RunSetup, fold: str, commit: str, more: Map
         "batch": setup.plan.batch,
         "accumulate": recipe.training.accumulate,
         "spacing_mm": list(setup.plan.spacing_mm),
+        "patch_share_of_median_case": round(patch_share(setup.plan), 4),
         "steps": recipe.training.total_steps,
         "fold": fold,
         "training": list(setup.training),
@@ -55,6 +57,7 @@ def model_card(
         "loss": last.get("loss"),
         "patch_dice": last.get("patch_dice"),
         **({"true_dice_in_training": scores[-1]} if scores else {}),
+        **({"stage_before": dict(setup.before)} if setup.before else {}),
         "hilum": __version__,
         "commit": commit,
         **more,

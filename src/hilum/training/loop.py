@@ -11,6 +11,7 @@ taken.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from hilum import device as devices
 from hilum.config import Recipe, seconds_of, to_table, with_labels
 from hilum.datasets import Dataset
 from hilum.progress import SILENT, Progress
+from hilum.training.cascade import FIRST, cascade, wants_cascade
 from hilum.training.checkpoint import Checkpoint, checkpoint_facts, load_checkpoint, remove_checkpoint
 from hilum.training.only_one import only_one
 from hilum.training.ranks import Ranks, together
@@ -113,15 +115,15 @@ def train(
         if not resume and ranks.is_first:
             _forget(out)
         ranks.wait()
-        job = _Job(recipe, dataset, out, fold, workers, where, ranks, progress if ranks.is_first else SILENT, commit)
-        result = job.run()
+        job = Job(recipe, dataset, out, fold, workers, where, ranks, progress if ranks.is_first else SILENT, commit)
+        result = (cascade(job) if wants_cascade(recipe) else job).run()
         ranks.wait()
         return result
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One rank's part of a run."""
+class Job:
+    """One rank's part of a run; ``make`` gives its set-up where that is more than ``set_up``'s."""
 
     recipe: Recipe
     dataset: Dataset
@@ -132,6 +134,7 @@ class _Job:
     ranks: Ranks
     progress: Progress
     commit: str
+    make: Callable[[Job], RunSetup] | None = None
 
     def run(self) -> RunResult:
         """All that is left to do."""
@@ -145,7 +148,7 @@ class _Job:
                 self.progress.say(f"{out}: {done}; more steps or budget extend it")
                 return _result(out, before, True, self.ranks.rank)
         with only_one(out) if self.ranks.is_first else nullcontext():
-            setup = self._set_up()
+            setup = self.make(self) if self.make is not None else self.set_up()
             run = Run(recipe, setup, out, str(self.fold), self.device, self.progress, self.commit, self.ranks)
             extended = before is not None and bool(before["finished"]) and not over
             run.begin(self._plateau() if extended else load_checkpoint(out / "checkpoint"))
@@ -161,7 +164,7 @@ class _Job:
         assert facts is not None
         return _result(out, facts, False, self.ranks.rank)
 
-    def _set_up(self) -> RunSetup:
+    def set_up(self) -> RunSetup:
         """Rank 0 prepares what all read."""
         given = (self.recipe, self.dataset, self.out, self.fold, self.workers, self.progress)
         setup = set_up(*given) if self.ranks.is_first else None
@@ -198,6 +201,8 @@ def _same_use(recipe: Recipe, facts: dict[str, Any]) -> bool:
 
 
 def _forget(out: Path) -> None:
+    for first in (out / FIRST).glob("*/checkpoint"):
+        _forget(first.parent)
     remove_checkpoint(out / "checkpoint")
     remove_checkpoint(out / PLATEAU)
     for name in ("log.jsonl", "plan.json", "fingerprint.json", "folds.json", "mlflow_run.txt"):

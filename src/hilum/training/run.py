@@ -19,6 +19,7 @@ from hilum.config import Recipe, to_table, to_toml
 from hilum.errors import RecipeError, TrainingError
 from hilum.model import save_model
 from hilum.patches.batches import Batch, Batches
+from hilum.prepare.low_resolution import COVERED, patch_share
 from hilum.progress import Progress, clock
 from hilum.training.best import Best
 from hilum.training.cards import epoch_sentence, model_card, run_facts
@@ -61,7 +62,14 @@ class Run:
         self.log, self.epoch = Log(out / "log.jsonl", self.options.track, silent=not ranks.is_first), Epoch()
         held_out = [setup.cases[name] for name in setup.held_out]
         self.validation = CaseValidation(
-            held_out, self.options.validation_cases, setup.store, setup.spec, setup.plan, recipe, device
+            held_out,
+            self.options.validation_cases,
+            setup.store,
+            setup.spec,
+            setup.plan,
+            recipe,
+            device,
+            setup.earlier,
         )
         self.best = Best(out / "best", self.options)
         self._waited = self._loss = 0.0
@@ -82,6 +90,7 @@ class Run:
         """Start the log, or go on where the checkpoint was taken."""
         if checkpoint is None:
             _check_classes(self.setup, self.progress)
+            _say_what_patches_see(self.setup, self.recipe, self.progress)
             if self.ranks.is_first:
                 self.best.forget()
             if self.options.compile == "on":
@@ -115,17 +124,17 @@ class Run:
         """
         self.pace.start()
         self._saved = time.monotonic()
-        store, seed = self.setup.store, self.options.seed
+        store, seed, earlier = self.setup.store, self.options.seed, self.setup.earlier
         common = (self.setup.plan, self.recipe.patches, self.setup.scheme, self.device)
         with ExitStack() as stack:
             stack.enter_context(self.log)
             ranks = self.ranks
-            mine = Batches(store, self.setup.training, *common, seed, rank=ranks.rank, world=ranks.world)
-            batches = stack.enter_context(mine)
+            share: dict[str, Any] = {"rank": ranks.rank, "world": ranks.world}
+            batches = stack.enter_context(Batches(store, self.setup.training, *common, seed, earlier=earlier, **share))
             held_out = None
             if self.setup.held_out and self.ranks.is_first:
-                unchanged = Batches(store, self.setup.held_out, *common, seed + 1, augmented=False, prefetch=1)
-                held_out = stack.enter_context(unchanged)
+                as_cut: dict[str, Any] = {"augmented": False, "prefetch": 1, "earlier": earlier}
+                held_out = stack.enter_context(Batches(store, self.setup.held_out, *common, seed + 1, **as_cut))
             self._steps(batches, held_out, stop)
         self.save_checkpoint(finished=True)
 
@@ -190,6 +199,7 @@ class Run:
             model_card(self.recipe, self.setup, self.fold, self.commit, read_log(self.log.path), more),
             # a model may travel; paths stay home
             to_toml(replace(self.recipe, data=replace(self.recipe.data, path=""))),
+            first=self.setup.first,
             locator=self.out / FOLDER / "model" if wants_locator(self.recipe) else None,
         )
 
@@ -287,6 +297,16 @@ class Run:
             f"stopped by {signal_name} after step {self.trainer.step} of {self.pace.steps}, everything is saved",
             where=self.out,
             fix="run the same command again to go on",
+        )
+
+
+def _say_what_patches_see(setup: RunSetup, recipe: Recipe, progress: Progress) -> None:
+    """Where nnU-Net would train a cascade, say that there is one."""
+    share, stages = patch_share(setup.plan), recipe.cascade.use != "never" or wants_locator(recipe)
+    if setup.plan.dims == 3 and share < COVERED and not stages:
+        progress.say(
+            f"A patch covers {100 * share:.2g} % of the median case, less than a quarter: "
+            "by nnU-Net's rule a cascade may do better (--cascade planned)"
         )
 
 

@@ -6,8 +6,8 @@ Comes in: a recipe, a data set, a run's folder, a fold. Goes out: a ``RunSetup``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from hilum.patches.augment import settings_from
 from hilum.patches.own import own_changes
 from hilum.patches.sampling import check_foreground
 from hilum.patches.tiles import check_overlap
+from hilum.prepare.earlier import EarlierStore
 from hilum.prepare.fingerprint import Fingerprint, fingerprint
 from hilum.prepare.memory import encoder_of
 from hilum.prepare.plan import Plan, make_plan
@@ -34,7 +35,7 @@ from hilum.training.checkpoint import checkpoint_facts
 from hilum.training.losses import check_loss
 from hilum.training.optim import check_options
 from hilum.training.trackers import check_trackers
-from hilum.training.two_stages import check_locator
+from hilum.training.two_stages import check_cascade, check_locator
 
 # what may change between the parts of one run: its length, its place, how it is shown and used afterwards
 _MAY_CHANGE = {
@@ -43,6 +44,7 @@ _MAY_CHANGE = {
     "inference",
     "postprocess",
     "data.path",
+    "cascade.folder",
     "training.steps",
     "training.epochs",
     "training.budget",
@@ -67,6 +69,9 @@ class RunSetup:
         training: names of the cases to learn from.
         held_out: names of the fold's other cases; empty for fold "all".
         cases: all of them, by name.
+        earlier: of a cascade: what the model before found in the cases (``cascade``).
+        first: of a cascade: the folder of that model.
+        before: of a cascade: what the model's card says of the stage before.
     """
 
     scheme: LabelScheme
@@ -76,6 +81,9 @@ class RunSetup:
     training: tuple[str, ...]
     held_out: tuple[str, ...]
     cases: Mapping[str, CaseRef]
+    earlier: EarlierStore | None = None
+    first: Path | None = None
+    before: Mapping[str, Any] = field(default_factory=dict)
 
     def class_counts(self) -> tuple[int, ...]:
         """Voxels of each class index in the prepared cases to learn from, background first."""
@@ -130,6 +138,7 @@ def check_recipe(recipe: Recipe) -> None:
     own_changes(recipe.patches.augment_own)
     check_trackers(recipe.training.track)
     check_locator(recipe.locator, recipe.prepare.dims)
+    check_cascade(recipe)
     if recipe.patches.within_mm < 0:
         raise RecipeError(
             f"patches.within_mm = {recipe.patches.within_mm}", wanted="millimetres, or 0 for the whole scan"
@@ -220,6 +229,16 @@ def _plan(
     return plan
 
 
+def all_folds(recipe: Recipe, cases: Sequence[CaseRef], out: Path) -> Folds:
+    """The held-out cases of every fold, as runs in a folder with a fingerprint have them."""
+    weights = _lesions_ml(recipe.scheme, out / "fingerprint.json") if recipe.data.stratify else {}
+    return _given_folds(recipe, cases) or make_folds(cases, recipe.data.folds, recipe.data.seed, weights)
+
+
+def _given_folds(recipe: Recipe, cases: Sequence[CaseRef]) -> Folds | None:
+    return read_folds(Path(recipe.data.folds_file).expanduser(), cases) if recipe.data.folds_file else None
+
+
 def _lesions_ml(scheme: LabelScheme, fingerprint_file: Path) -> dict[str, float]:
     """Millilitres of lesion in each case."""
     lesions = [label.value for label in scheme.labels if label.is_lesion]
@@ -234,7 +253,7 @@ def _split(
     names = tuple(case.name for case in cases)
     if str(fold) == "all":
         return names, (), ()
-    given = read_folds(Path(recipe.data.folds_file).expanduser(), cases) if recipe.data.folds_file else None
+    given = _given_folds(recipe, cases)
     count = recipe.data.folds if given is None else len(given)
     if not str(fold).isdecimal() or int(fold) >= count:
         raise UsageError(f"fold {fold!r}", wanted=f"0 to {count - 1}, or all")

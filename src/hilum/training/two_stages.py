@@ -6,9 +6,18 @@ a run of its own in ``RUN/locator``, resumed and judged like any; its model trav
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from hilum.config import InferenceOptions, LocatorOptions, NetworkOptions, PrepareOptions, Recipe, seconds_of
+from hilum.config import (
+    CascadeOptions,
+    InferenceOptions,
+    LocatorOptions,
+    NetworkOptions,
+    PrepareOptions,
+    Recipe,
+    seconds_of,
+)
 from hilum.errors import RecipeError
 
 FOLDER = "locator"
@@ -41,6 +50,42 @@ def check_locator(options: LocatorOptions, dims: int) -> None:
         )
 
 
+def check_cascade(recipe: Recipe) -> None:
+    """Refuse, before anything is computed, a cascade that cannot be.
+
+    Raises:
+        RecipeError: naming the key.
+    """
+    options = recipe.cascade
+    if options.use == "never":
+        return
+    for key, good, wanted in (
+        ("spacing_mm", _three(options.spacing_mm), "three numbers above 0 in the order D, H, W, e.g. [3, 3, 3], or []"),
+        ("patch", _three(options.patch), "three numbers above 0 in the order D, H, W, or []"),
+        ("batch", options.batch >= 0, "a number of at least 1, or 0"),
+        ("steps", options.steps >= 0, "a number of at least 1, or 0 for the recipe's own"),
+        ("budget_share", 0 < options.budget_share < 1, "a share above 0 and below 1"),
+    ):
+        if not good:
+            raise RecipeError(f"{getattr(options, key)}", where=f"cascade.{key}", wanted=wanted)
+    for clash, said, fix in (
+        (recipe.prepare.dims != 3, f"a cascade with prepare.dims = {recipe.prepare.dims}", "prepare.dims = 3"),
+        (wants_locator(recipe), "a cascade and a locator", "one of them: locator.spacing_mm = 0"),
+        (
+            bool(recipe.patches.augment_own),
+            f"a cascade with patches.augment_own = {list(recipe.patches.augment_own)}, which would not move what the "
+            "first network found along with the patch",
+            "augment_own = []",
+        ),
+    ):
+        if clash:
+            raise RecipeError(said, where="cascade.use", wanted=fix)
+
+
+def _three(values: Sequence[float]) -> bool:
+    return not values or (len(values) == 3 and min(values) > 0)
+
+
 def locator_recipe(recipe: Recipe) -> Recipe:
     """The first stage: a plain U-Net of softmax labels on coarse voxels, with the recipe's data, loss and seeds."""
     options, training = recipe.locator, recipe.training
@@ -60,6 +105,7 @@ def locator_recipe(recipe: Recipe) -> Recipe:
         ),
         network=NetworkOptions(),
         locator=LocatorOptions(),
+        cascade=CascadeOptions(),
         training=replace(
             training,
             steps=options.steps,

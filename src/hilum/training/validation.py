@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from hilum.inference.predict import Predictor
 from hilum.judge.overlap import dice, joint_counts, region_counts
 from hilum.model import Model, NetworkSpec
 from hilum.patches.tiles import tile_starts
+from hilum.prepare.earlier import EarlierStore
 from hilum.prepare.fingerprint import read_pair
 from hilum.prepare.plan import Plan
 from hilum.prepare.preprocess import Case, prepare_scan
@@ -72,6 +73,7 @@ class CaseValidation:
         plan: patch, spacing.
         recipe: labels, inference, post-processing.
         device: where to compute.
+        earlier: of a cascade: what the model before found in the cases.
 
     Attributes:
         spent: seconds so far, over all parts of the run.
@@ -86,6 +88,7 @@ class CaseValidation:
         plan: Plan,
         recipe: Recipe,
         device: torch.device,
+        earlier: EarlierStore | None = None,
     ):
         def kinds(case: CaseRef) -> int:
             return -len(store.case(case.name).locations)
@@ -93,6 +96,7 @@ class CaseValidation:
         self.cases = tuple(sorted(cases, key=lambda case: (kinds(case), case.name)))[:count]
         self.store, self.spec, self.plan, self.recipe, self.device = store, spec, plan, recipe, device
         self.share, self.spent, self.last = recipe.training.validation_share, 0.0, 0.0
+        self.earlier = earlier
         self._prepared: dict[str, tuple[Case, np.ndarray]] = {}
 
     def is_due(self, seconds: float, step_seconds: float) -> bool:
@@ -124,7 +128,10 @@ class CaseValidation:
     def _case(self, case: CaseRef) -> tuple[Case, np.ndarray]:
         if case.name not in self._prepared:
             scan, labels = read_pair(case, self.recipe.scheme)
-            self._prepared[case.name] = prepare_scan(scan, self.plan, case.name), np.asarray(labels.array, np.uint8)
+            prepared = prepare_scan(scan, self.plan, case.name)
+            if self.earlier is not None:
+                prepared = replace(prepared, earlier_DHW=np.array(self.earlier.classes(case.name)))
+            self._prepared[case.name] = prepared, np.asarray(labels.array, np.uint8)
         return self._prepared[case.name]
 
     def _model(self, weights: dict[str, torch.Tensor]) -> Model:
