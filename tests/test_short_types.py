@@ -12,10 +12,10 @@ from hilum.training.short_types import SafeConv3d, make_safe
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
-@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2)])
-def test_bf16_gradients_are_fp32_s(depth: int, stride: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(("kernel", "stride"), [(3, (1, 1, 1)), (3, (1, 2, 2)), (5, (1, 1, 1))])
+def test_bf16_gradients_are_fp32_s(depth: int, kernel: int, stride: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv3d(32, 32, 3, stride, 1))
+    network = nn.Sequential(nn.Conv3d(32, 32, kernel, stride, kernel // 2))
     x = torch.randn(2, 32, depth, 8, 8)
     y = network(x)
     g = torch.randn_like(y)
@@ -41,7 +41,7 @@ def test_names_weights_and_copies_stay() -> None:
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_outside_autocast_and_beyond_depth_2_nothing_changes() -> None:
+def test_outside_autocast_and_over_larger_maps_nothing_changes() -> None:
     conv = nn.Conv3d(4, 4, 3, padding=1)
     safe = nn.Sequential(copy.deepcopy(conv))
     make_safe(safe)
