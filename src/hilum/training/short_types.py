@@ -3,9 +3,9 @@
 Comes in: a network. Goes out: the same network, its names and weights as they were. Knows no data.
 
 PyTorch 2.13's CPU convolution in 3D, with step 1 over maps that are smaller than its kernel, gives weight gradients in
-bf16 that are wrong in every call and at times infinite or NaN (seen on AVX-512 bf16: kernel 3 over maps 2 deep, kernel 5
-over maps 1 to 4 deep or 1 wide, kernel 7 over maps 2 deep; over 4 it broke the program's memory). Maps of at least the
-kernel's size are right. Such small maps cost nothing that could be measured in fp32.
+bf16 that are wrong in every call and at times infinite or NaN (seen on AVX-512 bf16: kernel 3 over maps 2 deep, kernel
+5 over maps 1 to 4 deep or 1 wide, kernel 7 over maps 2 deep; over 4 it broke the program's memory). Maps of at least
+the kernel's size are right. Such small maps cost nothing that could be measured in fp32.
 """
 
 from __future__ import annotations
