@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from hilum.judge.surface import Spacing, border_voxels, surfel_distances, voxel_distances
+from hilum.judge.nearest import Spacing
+from hilum.judge.surface import border_voxels, surfel_distances, voxel_distances
 from hilum.judge.surfels import area_table, normal_table, surfels
 
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, max_side=6)

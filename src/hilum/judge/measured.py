@@ -20,7 +20,7 @@ import numpy as np
 from hilum import components
 from hilum.errors import OutputError
 from hilum.files import written
-from hilum.judge import audit, lesions, lits, overlap, surface, surfels
+from hilum.judge import audit, lesions, lits, nearest, overlap, surface, surfels
 from hilum.judge import pair as pair_module
 from hilum.judge.pair import Memo, Pair, checked_headers, make_pair, must_turn
 from hilum.scans import read_volume
@@ -160,7 +160,7 @@ def _name(digest: str, turned: bool) -> str:
 def measuring_code() -> str:
     """A hash of the source files that measure: entries of other code are not used."""
     digest = hashlib.sha256()
-    for module in (components, overlap, surface, surfels, lesions, pair_module, lits, audit):
+    for module in (components, overlap, nearest, surface, surfels, lesions, pair_module, lits, audit):
         digest.update(Path(str(module.__file__)).read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()

@@ -15,8 +15,9 @@ import numpy as np
 
 from hilum.errors import GeometryError, LabelError
 from hilum.judge.lesions import Lesions, Neighbours, find_lesions
+from hilum.judge.nearest import Spacing
 from hilum.judge.overlap import Counts, joint_counts, region_counts
-from hilum.judge.surface import Spacing, SurfelDistances, VoxelDistances, surfel_distances, voxel_distances
+from hilum.judge.surface import SurfelDistances, VoxelDistances, surfel_distances, voxel_distances
 from hilum.volume import Grid, Volume, require_same_grid
 
 Arrays = tuple[np.ndarray, ...]

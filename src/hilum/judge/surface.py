@@ -13,24 +13,18 @@ Two surface models, never to be mixed:
 
 HD95 is the area-weighted share in each direction and then the larger in the first model, the percentile of all
 distances together in the second: name the one you report. Both take the distance from whole index differences, as an
-exact Euclidean transform does. Elements that both surfaces share are at 0 and cost nothing; the others try the steps of
-the grid in the order of their length until one lands on the other surface, and what is left after ``STEPS`` steps asks
-a k-d tree.
+exact Euclidean transform does (``nearest``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import product
+from functools import cached_property
 
 import numpy as np
-from scipy.spatial import cKDTree
 
+from hilum.judge.nearest import Spacing, both_ways
 from hilum.judge.surfels import area_table, surfels, voxel_lines
-
-Spacing = tuple[float, float, float]
-STEPS = 300  # about as many as a query of the k-d tree costs
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,8 @@ class SurfelDistances:
         """Distances, ascending, and the share of the area up to each: of the truth, of the prediction."""
         sides = []
         for mm, mm2 in ((self.truth_mm, self.truth_mm2), (self.prediction_mm, self.prediction_mm2)):
-            order = np.argsort(mm, kind="stable")
+            apart = np.flatnonzero(mm)  # shared elements come first, and are many
+            order = np.concatenate([np.flatnonzero(mm == 0), apart[np.argsort(mm[apart], kind="stable")]])
             sides.append((mm[order], np.cumsum(mm2[order]) / mm2.sum()))
         return sides
 
@@ -122,7 +117,7 @@ def surfel_distances(
     areas = area_table(spacing_mm)
     (truth_index, truth_codes), (prediction_index, prediction_codes) = surfels(truth), surfels(prediction)
     corners = tuple(n + 1 for n in truth.shape)
-    truth_mm, prediction_mm = _both_ways(truth_index, prediction_index, corners, spacing_mm, threads, up_to_mm)
+    truth_mm, prediction_mm = both_ways(truth_index, prediction_index, corners, spacing_mm, threads, up_to_mm)
     return SurfelDistances(truth_mm, areas[truth_codes], prediction_mm, areas[prediction_codes])
 
 
@@ -139,7 +134,7 @@ def voxel_distances(
         threads: for the nearest-neighbour queries; -1 takes all.
     """
     truth_index, prediction_index = border_voxels(truth, connectivity), border_voxels(prediction, connectivity)
-    return VoxelDistances(*_both_ways(truth_index, prediction_index, truth.shape, spacing_mm, threads, np.inf))
+    return VoxelDistances(*both_ways(truth_index, prediction_index, truth.shape, spacing_mm, threads, np.inf))
 
 
 def border_voxels(mask: np.ndarray, connectivity: int = 1) -> np.ndarray:
@@ -156,86 +151,9 @@ def border_voxels(mask: np.ndarray, connectivity: int = 1) -> np.ndarray:
     if connectivity == 2:
         for down, across in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
             inner &= lines[number[rows + down, columns + across]]
-    line, place = np.nonzero(lines[number[rows, columns]] & ~inner)
+    line, place = np.divmod(np.flatnonzero(lines[number[rows, columns]] & ~inner), mask.shape[2])
     index: np.ndarray = ((rows[line] - 1) * mask.shape[1] + columns[line] - 1) * mask.shape[2] + place
     return index
-
-
-def _both_ways(
-    first: np.ndarray,
-    second: np.ndarray,
-    shape: tuple[int, ...],
-    spacing_mm: Spacing,
-    threads: int,
-    up_to_mm: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of each set of grid points (flat indices, ascending) to the nearest of the other set."""
-    spacing = (float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2]))
-    if not first.size or not second.size:
-        return np.full(len(first), np.inf), np.full(len(second), np.inf)
-    steps, lengths_mm, tried_mm = _steps(spacing, up_to_mm)
-    margins = np.abs(steps).max(axis=0)
-    wide = tuple(n + 2 * int(m) for n, m in zip(shape, margins, strict=True))
-    moves = steps @ np.array([wide[1] * wide[2], wide[2], 1])
-    points = [np.stack(np.unravel_index(index, shape), axis=1) for index in (first, second)]
-    places = [np.ravel_multi_index(tuple((p + margins).T), wide) for p in points]
-    # memory that is never touched costs nothing, however far the surfaces scatter
-    marked = np.zeros(wide[0] * wide[1] * wide[2], bool)
-    distances = []
-    for here, there in ((0, 1), (1, 0)):
-        marked[places[there]] = True
-        found_mm = np.full(len(places[here]), np.inf)
-        left = _walk(places[here], marked, moves, lengths_mm, found_mm)
-        marked[places[there]] = False
-        if left.size and up_to_mm > tried_mm:
-            found_mm[left] = _tree_mm(points[here][left], points[there], spacing, threads, up_to_mm)
-        distances.append(found_mm)
-    return distances[0], distances[1]
-
-
-def _walk(
-    places: np.ndarray, marked: np.ndarray, moves: np.ndarray, lengths_mm: np.ndarray, found_mm: np.ndarray
-) -> np.ndarray:
-    """Write the length of the shortest move to a marked place; return who found none."""
-    left = np.arange(len(places))
-    for move, mm in zip(moves.tolist(), lengths_mm.tolist(), strict=True):
-        hit = marked[places + move]
-        found_mm[left[hit]] = mm
-        missed = ~hit
-        left, places = left[missed], places[missed]
-        if not left.size:
-            break
-    return left
-
-
-@lru_cache(maxsize=64)
-def _steps(spacing_mm: Spacing, up_to_mm: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Steps on the grid, (N, 3) whole numbers, their lengths in mm, ascending, and the length up to which none lacks.
-
-    None being missing in between, the first to land on a surface is the shortest. That length is the radius of the
-    ball, disc or line (the smallest, as voxels may be very flat or long) that holds ``STEPS`` points of the grid.
-    """
-    spacing = np.asarray(spacing_mm, np.float64)
-    fine, middle, coarse = np.sort(spacing)
-    ball_mm = np.cbrt(STEPS * fine * middle * coarse * 3 / (4 * np.pi))
-    radius_mm = float(min(up_to_mm, ball_mm, np.sqrt(STEPS * fine * middle / np.pi), STEPS * fine / 2))
-    reach = (radius_mm / spacing).astype(int) + 1
-    every = np.array(list(product(*(range(-n, n + 1) for n in reach.tolist()))))
-    lengths_mm = np.sqrt(((every * spacing) ** 2).sum(axis=1))
-    order = np.argsort(lengths_mm, kind="stable")[: np.count_nonzero(lengths_mm <= radius_mm)]
-    return every[order], lengths_mm[order], radius_mm
-
-
-def _tree_mm(points: np.ndarray, targets: np.ndarray, spacing_mm: Spacing, threads: int, up_to_mm: float) -> np.ndarray:
-    spacing = np.asarray(spacing_mm, np.float64)
-    # on a lattice, sliding midpoints build several times faster than medians and answer as fast; with leaves of 64
-    # points instead of 10, queries take about 60 % of the time
-    tree = cKDTree(targets * spacing, leafsize=64, balanced_tree=False, compact_nodes=False)
-    _, index = tree.query(points * spacing, workers=threads, distance_upper_bound=up_to_mm * 1.001)
-    distances_mm = np.full(len(points), np.inf)
-    near = index < len(targets)  # the tree says so where nothing lies within the bound
-    distances_mm[near] = np.sqrt((((points[near] - targets[index[near]]) * spacing) ** 2).sum(axis=1))
-    return distances_mm
 
 
 def _share_mm(distances_mm: np.ndarray, shares: np.ndarray, percent: float) -> float:

@@ -94,10 +94,12 @@ def surfels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for before, after in ((0, 1), (1, 0), (1, 1)):
         codes <<= 2
         codes |= pairs[number[rows + before, columns + after]]
-    line, place = np.nonzero((codes != 0) & (codes != 255))
     width = mask.shape[2] + 1
+    codes = codes.ravel()
+    passed = np.flatnonzero(codes + np.uint8(1) > 1)  # 255 wraps to 0: neither all inside nor all outside
+    line, place = np.divmod(passed, width)
     index = (rows[line] * (mask.shape[1] + 1) + columns[line]) * width + place
-    return index, codes[line, place]
+    return index, codes[passed]
 
 
 def voxel_lines(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
