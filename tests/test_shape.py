@@ -124,6 +124,21 @@ def test_diameters_of_slanted_shapes_are_within_half_a_voxel(spacing_mm: tuple[f
     assert size.any_direction_mm == pytest.approx(np.hypot(24, height_mm), abs=0.5 * max(spacing_mm) + 0.3)
 
 
+def test_no_line_joins_two_outlines_of_a_slice() -> None:
+    """A lesion like a horseshoe: two legs in the slices below, one arch above; the line stays in one of them."""
+    grid = Grid((9, 40, 60), np.diag([2.0, 1.0, 1.0, 1.0]))
+    mask = np.zeros(grid.shape, bool)
+    mask[:6, 10:20, 5:15] = mask[:6, 10:22, 40:50] = True
+    mask[5:8, 12:16, 8:45] = True
+    size = diameters(mask, grid)
+    assert size.slice_index == 5  # where arch and legs meet: one outline from the one leg to the other
+    assert size.long_mm == pytest.approx(np.hypot(45, 12), abs=1.5)
+    size = diameters(np.where(np.arange(9)[:, None, None] < 5, mask, False), grid)
+    assert size.long_mm == pytest.approx(np.hypot(9.5, 11.5), abs=1) and size.short_mm < 16
+    for ends in (size.long_points_mm, size.short_points_mm):
+        assert (grid.index(ends)[:, 2] > 38).all() and (grid.index(ends)[:, 1] > 9).all()
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=6))
 def test_the_hull_is_convex_and_holds_its_points(points: list[tuple[int, int, int]]) -> None:

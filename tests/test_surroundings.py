@@ -108,6 +108,22 @@ def test_gaps_are_the_space_between_voxels() -> None:
     assert gap_mm(border_of(one), np.zeros((0, 3)), grid) is None
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([(1.0, 1.0, 1.0), (5.0, 0.7, 0.8), (0.5, 3.0, 1.0)]))
+def test_gaps_are_those_of_all_pairs_and_never_grow_with_a_set(
+    seed: int, spacing_mm: tuple[float, float, float]
+) -> None:
+    draw = np.random.default_rng(seed)
+    grid = Grid((9, 9, 9), np.diag([*spacing_mm, 1.0]))
+    one, other = (draw.integers(0, 9, (n, 3)) for n in (3, 4))
+    steps = np.maximum(np.abs(one[:, None] - other[None]) - 1, 0) * spacing_mm
+    gap = gap_mm(one, other, grid)
+    assert gap == pytest.approx(np.linalg.norm(steps, axis=2).min(), abs=1e-6)
+    assert gap == pytest.approx(gap_mm(other, one, grid), abs=1e-6)
+    wider = gap_mm(one, np.concatenate([other, draw.integers(0, 9, (3, 3))]), grid)
+    assert wider is not None and gap is not None and wider <= gap + 1e-9
+
+
 @pytest.mark.parametrize("shear", [0.0, 0.4])
 def test_a_margin_around_a_ball_is_a_shell(shear: float) -> None:
     affine = np.array([[1.2, 0, 0, 0], [0, 1.0, 0, 0], [shear, 0, 1.0, 0], [0, 0, 0, 1.0]])

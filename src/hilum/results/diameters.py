@@ -6,8 +6,9 @@ any direction. It knows no labels and no organs.
 
 Definitions. RECIST 1.1 (Eisenhauer et al., Eur J Cancer 45, 2009, 228-247) measures the longest diameter in the axial
 plane; WHO (Miller et al., Cancer 47, 1981, 207-214) adds the longest diameter perpendicular to it. Both are taken on
-the convex hull of the outline in one slice, so an end point always lies on the outline, and the line may cross a
-notch.
+the convex hull of one connected outline (8 neighbours) in one slice, so an end point always lies on the outline, and
+the line may cross a notch. Pieces of a lesion that hang together only through other slices are not joined by a line:
+what a reader sees in the slice are two outlines.
 
 Where the outline runs. A voxel belongs to a lesion if its centre does, so the true border lies somewhere between the
 outermost centres and the next ones. On random ellipses and discs of 4 to 64 voxels the longest distance between voxel
@@ -24,6 +25,7 @@ import numpy as np
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist
 
+from hilum.components import components_of
 from hilum.volume import Grid
 
 OUTLINE_VOXELS = 0.25
@@ -63,14 +65,16 @@ def diameters(mask_DHW: np.ndarray, grid: Grid) -> Diameters:
     outlines = outlines_of(mask_DHW)
     # the corner-to-corner distance of a slice's box bounds its diameter: most slices need no closer look
     bounds = {z: float(np.linalg.norm(np.ptp(points @ to_mm, axis=0))) for z, points in outlines.items()}
-    best_mm, best_slice, best_pair = -1.0, 0, (np.zeros(2), np.zeros(2))
+    best_mm, best_slice = -1.0, 0
+    best, best_pair = np.zeros((0, 2)), (np.zeros(2), np.zeros(2))
     for z in sorted(outlines, key=lambda z: -bounds[z]):
         if bounds[z] <= best_mm + 1e-9:
             break
-        length_mm, pair = _longest(outlines[z], to_mm)
-        if length_mm > best_mm + 1e-9:
-            best_mm, best_slice, best_pair = length_mm, z, pair
-    short_mm, short_pair = _longest_across(outlines[best_slice], best_pair, to_mm)
+        for points in _pieces(mask_DHW[z], outlines[z]):
+            length_mm, pair = _longest(points, to_mm)
+            if length_mm > best_mm + 1e-9:
+                best_mm, best_slice, best, best_pair = length_mm, z, points, pair
+    short_mm, short_pair = _longest_across(best, best_pair, to_mm)
     return Diameters(
         slice_index=best_slice,
         long_mm=best_mm,
@@ -89,6 +93,16 @@ def outlines_of(mask_DHW: np.ndarray, beyond: float = OUTLINE_VOXELS) -> dict[in
         beyond: how far the outline runs beyond the voxel centres, in voxels; above 0, or a single row has no hull.
     """
     return {int(z): _outline(mask_DHW[z], beyond) for z in np.flatnonzero(mask_DHW.any(axis=(1, 2)))}
+
+
+def _pieces(mask_HW: np.ndarray, outline: np.ndarray) -> list[np.ndarray]:
+    """The outline of each connected piece of a slice; the one of the whole slice if there is but one."""
+    low, high = np.floor(outline.min(axis=0)).astype(int), np.ceil(outline.max(axis=0)).astype(int) + 1
+    low = np.maximum(low, 0)
+    pieces, count = components_of(mask_HW[low[0] : high[0], low[1] : high[1]][None])
+    if count == 1:
+        return [outline]
+    return [_outline(pieces[0] == n, OUTLINE_VOXELS) + low for n in range(1, count + 1)]
 
 
 def _in_plane_metric(grid: Grid) -> np.ndarray:

@@ -3,8 +3,10 @@
 Comes in: masks or voxel indices on one grid, oblique or sheared as it may be. Goes out: mm and masks. It knows no
 labels.
 
-A gap is the space between the voxels, not between their centres: neighbours are 0 mm apart. With the two nearest
-centres ``n`` steps apart along the axis of most steps, the gap is their distance x (1 - 1/n).
+A gap is the space between the voxels, not between their centres: neighbours are 0 mm apart, across corners too. Two
+voxels (a, b, c) steps apart leave (|a| - 1, |b| - 1, |c| - 1) steps between them, none below 0. So the gap between two
+sets is the distance of centres after one of them has grown by a voxel all around. (The nearest centres need not be
+where the gap is: on thick slices the voxel above is a neighbour and far away.)
 """
 
 from __future__ import annotations
@@ -36,18 +38,21 @@ def gap_mm(one: np.ndarray, other: np.ndarray, grid: Grid) -> float | None:
     """
     if len(one) == 0 or len(other) == 0:
         return None
-    return gap_to_tree_mm(one, other, cKDTree(grid.world(other)), grid)
+    return gap_to_tree_mm(one, cKDTree(grid.world(other)), grid)
 
 
-def gap_to_tree_mm(one: np.ndarray, other: np.ndarray, tree: cKDTree, grid: Grid) -> float:
+def gap_to_tree_mm(one: np.ndarray, tree: cKDTree, grid: Grid) -> float:
     """``gap_mm`` where the tree over the world positions of the other set is at hand."""
-    points = grid.world(one)
+    low = one.min(axis=0) - 1
+    grown_DHW = np.zeros(one.max(axis=0) - low + 2, bool)
+    for step in np.ndindex(3, 3, 3):
+        grown_DHW[tuple((one - low - 1 + step).T)] = True
+    points = grid.world(np.argwhere(grown_DHW) + low)
     # a few points first: what they find bounds the search of all others, which is many times faster far away
     bound = float(tree.query(points[:: 1 + len(points) // 16])[0].min())
-    distances, nearest = tree.query(points, distance_upper_bound=np.nextafter(bound, np.inf) + 1e-9)
-    row = int(np.argmin(distances))
-    steps = int(np.abs(one[row] - other[nearest[row]]).max())
-    return 0.0 if steps <= 1 else float(distances[row] * (1 - 1 / steps))
+    distances, _ = tree.query(points, distance_upper_bound=np.nextafter(bound, np.inf) + 1e-9)
+    gap = float(distances.min())
+    return gap if gap > 1e-6 else 0.0  # the same voxel, reached in two ways
 
 
 def within(mask_DHW: np.ndarray, grid: Grid, margin_mm: float) -> np.ndarray:

@@ -97,7 +97,7 @@ def _depth_mm(
     index, tree = part.outside if kidney is None else kidney.outside
     if len(index) == 0:
         return None
-    return gap_to_tree_mm(np.unique(surface.inner + shift, axis=0), index, tree, part.grid)
+    return gap_to_tree_mm(np.unique(surface.inner + shift, axis=0), tree, part.grid)
 
 
 def _hangs_together(part: Part, shift: np.ndarray, mask_DHW: np.ndarray) -> bool:
