@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hilum.files import written
 from hilum.labels import LabelScheme, count_labels
 from hilum.pages import strings, tables
@@ -65,7 +67,10 @@ def case_report(
     lesions = measurements["lesions"]
     first = sorted(lesions, key=lambda x: (x["kind"] != "tumour", -x["long_axis_mm"]))
     drawn = sorted(first[:MOST_LESION_PICTURES], key=lambda x: (x["kind"] != "tumour", x["id"]))
-    view = scene(lesion_map(labels, scheme, lesions), scheme, lesions)
+    numbered = lesion_map(labels, scheme, lesions)
+    view = scene(numbered, scheme, lesions)
+    maps = [numbered.labels_DHW] if numbered is not None else []
+    maps += [truth.array] if truth is not None else []
     gate = measurements.get("quality")
     why = list((gate or {}).get("why", []))
     told = [*measurements["warnings"], *_card_warnings(model_card)]
@@ -88,7 +93,7 @@ def case_report(
         "followup": followup_lines(measurements.get("followup"), lesions),
         "rows": rows,
         "titles": [strings.slice_title(row.plane, row.index + 1) for row in rows],
-        "legend": _legend(scheme, [x for x in (labels, truth) if x is not None]),
+        "legend": _legend(scheme, maps),
         "agreement": AGREEMENT if truth is not None else (),
         "score_table": tables.value_table(scores) if scores else None,
         **_making(scan if scan is not None else labels, measurements, model_card, run),
@@ -168,6 +173,6 @@ def _scan_facts(volume: Volume) -> list[tuple[str, str]]:
     return strings.facts({**grid, **header})
 
 
-def _legend(scheme: LabelScheme, volumes: Sequence[Volume]) -> list[tuple[str, str]]:
-    counts = [count_labels(volume.array) for volume in volumes]
+def _legend(scheme: LabelScheme, maps: Sequence[np.ndarray]) -> list[tuple[str, str]]:
+    counts = [count_labels(array) for array in maps]
     return [(x.colour, x.name) for x in scheme.labels if any(each[x.value] for each in counts)]

@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from hilum.labels import LabelScheme
 from hilum.pages import strings
-from hilum.pages.slices import LETTERS, Box, Plane, View, body_box, grey, label_box, views
+from hilum.pages.slices import LETTERS, Box, Plane, View, body_box, box_if_any, grey, views, whole
 from hilum.volume import Volume, require_same_grid
 
 AGREED, MISSED, INVENTED, SWAPPED = "#009E73", "#F0E442", "#CC79A7", "#0072B2"
@@ -333,11 +333,11 @@ def _slices(volume: Volume, plane: Plane) -> int:
 def _box(scan: Volume | None, prediction: Volume, truth: Volume | None) -> Box:
     """What to show: the body, or without a scan the labels with 30 mm around them; never less than all labels."""
     margin_mm = 8.0 if scan is not None else 30.0
-    boxes = [label_box(x, margin_mm) for x in (prediction, truth) if x is not None and x.array.any()]
+    found = [box_if_any(x, margin_mm) for x in (prediction, truth) if x is not None]
+    boxes = [box for box in found if box is not None]
     if scan is not None:
         boxes.append(body_box(scan))
-    elif not boxes:
-        return label_box(prediction, 0.0)
+    boxes = boxes or [whole(prediction.shape)]
     a, b, c = ((min(box[i][0] for box in boxes), max(box[i][1] for box in boxes)) for i in range(3))
     return a, b, c
 

@@ -15,7 +15,7 @@ import cc3d
 import numpy as np
 from PIL import Image
 
-from hilum.components import components_of
+from hilum.components import components_of, nonzero_box
 from hilum.labels import LabelScheme
 from hilum.volume import Volume
 
@@ -117,11 +117,15 @@ def body_box(scan: Volume) -> Box:
 
 def label_box(labels: Volume, margin_mm: float) -> Box:
     """The box around all labels with a margin; the whole image if there are none."""
-    hits = [np.flatnonzero(labels.array.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    if len(hits[0]) == 0:
-        return whole(labels.shape)
-    box = [(int(hit[0]), int(hit[-1]) + 1) for hit in hits]
-    return _widened(box, margin_mm, labels.spacing_mm, labels.shape)
+    return box_if_any(labels, margin_mm) or whole(labels.shape)
+
+
+def box_if_any(labels: Volume, margin_mm: float) -> Box | None:
+    """The box around all labels with a margin; None if there are none."""
+    found = nonzero_box(labels.array)
+    if found is None:
+        return None
+    return _widened([(part.start, part.stop) for part in found], margin_mm, labels.spacing_mm, labels.shape)
 
 
 def whole(shape: tuple[int, int, int]) -> Box:
@@ -140,10 +144,12 @@ def views(labels: Volume, scheme: LabelScheme, box: Box, width: int, tallest: fl
         tallest: coronal and sagittal pictures are cut to this height, in widths, around the labels.
     """
     made = []
-    for plane, index in zip(PLANES, best_slices(labels.array, scheme), strict=True):
+    found = nonzero_box(labels.array)  # once: it looks at every voxel
+    rows = (found[0].start, found[0].stop) if found is not None else None
+    for plane, index in zip(PLANES, _best_in(labels.array, scheme, found), strict=True):
         view = View(plane, index, box, labels.spacing_mm, width)
         if plane != "axial":
-            view = replace(view, box=(_shortened(labels, view, tallest), box[1], box[2]))
+            view = replace(view, box=(_shortened(rows, view, tallest, labels.shape[0]), box[1], box[2]))
         made.append(view)
     return tuple(made)
 
@@ -154,12 +160,18 @@ def best_slices(labels_DHW: np.ndarray, scheme: LabelScheme) -> tuple[int, int, 
     With several organs each one's area is counted as a share of its own largest, so that the liver does not outvote the
     kidneys. The middle slice if the map is empty.
     """
-    hits = [np.flatnonzero(labels_DHW.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    if len(hits[0]) == 0:
+    return _best_in(labels_DHW, scheme, nonzero_box(labels_DHW))
+
+
+def _best_in(
+    labels_DHW: np.ndarray, scheme: LabelScheme, box: tuple[slice, slice, slice] | None
+) -> tuple[int, int, int]:
+    """``best_slices`` where the box around all labels is known."""
+    if box is None:
         depth, height, width = labels_DHW.shape
         return depth // 2, height // 2, width // 2
-    start = [int(hit[0]) for hit in hits]
-    cut = labels_DHW[tuple(slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)]
+    start = [int(part.start) for part in box]
+    cut = labels_DHW[box]
     present = set(np.flatnonzero(np.bincount(cut.ravel(), minlength=256)).tolist())
     lesions = [[x.value for x in scheme.labels if x.kind == kind and x.value in present] for kind in ("tumour", "cyst")]
     wanted = next((group for group in lesions if group), sorted(present - {0}))
@@ -187,15 +199,16 @@ def _widened(
     return a, b, c
 
 
-def _shortened(labels: Volume, view: View, tallest: float) -> tuple[int, int]:
-    """Slices to show: the labels with 60 mm above and below, and no long thin strip."""
+def _shortened(rows: tuple[int, int] | None, view: View, tallest: float, depth: int) -> tuple[int, int]:
+    """Slices to show: those with labels (``rows``: first and one after the last) and 60 mm more; no long thin strip."""
     first, last = view.box[0]
-    most = max(1, round(tallest * view.extent_mm[1] / labels.spacing_mm[0]))
-    if labels.array.any():
-        near = label_box(labels, 60.0)[0]
-        first, last = max(first, near[0]), min(last, near[1])
+    spacing_mm = view.spacing_mm[0]
+    most = max(1, round(tallest * view.extent_mm[1] / spacing_mm))
+    if rows is not None:
+        margin = round(60.0 / spacing_mm)
+        first, last = max(first, rows[0] - margin), min(last, rows[1] + margin)
     if last - first <= most:
         return first, last
-    low, high = label_box(labels, 0.0)[0]
+    low, high = rows or (0, depth)
     start = int(np.clip((low + high - most) // 2, first, last - most))
     return start, start + most
