@@ -20,7 +20,7 @@ from hilum.labels import SCHEMES
 from hilum.scans import read_labels, read_scan
 from hilum.survey.findings import CODES, KINDS
 from hilum.survey.inspecting import inspect_case
-from hilum.survey.verify import as_text, verify
+from hilum.survey.verify import as_text, cases_of, verify
 from hilum.volume import require_same_grid
 from making_cases import AFFINE, SPACING, body, write, write_lits
 from making_dicom import make_series
@@ -457,6 +457,20 @@ def test_cut_off_files_are_broken_with_their_reason(tmp_path: Path) -> None:
     assert report["summary"]["broken"] == 3 and codes(report) == ["unreadable"] * 3
     text = as_text(report)
     assert "cut off" in text and "empty" in text and "no NIfTI" in text
+
+
+def test_dicom_folders_beside_pairs_are_cases_too(tmp_path: Path) -> None:
+    hu, labels = body()
+    for volume, name in ((hu, "ct"), (labels, "labels")):
+        write(tmp_path / "data" / "p1" / f"{name}.nii.gz", volume)
+    make_series(tmp_path / "data" / "p2", hu.transpose(2, 1, 0), step=(0, 0, 3.0))
+    make_series(tmp_path / "data" / "more" / "p1", hu.transpose(2, 1, 0), step=(0, 0, 3.0))
+    assert [case.name for case in cases_of("folder", tmp_path / "data").cases] == ["p1", "more_p1", "p2"]
+    report = look("folder", tmp_path / "data", tmp_path / "out", scheme=SCHEMES["kits"])
+    missing = [r["case"] for r in report["cases"] if "no-label-map" in {f["code"] for f in r["findings"]}]
+    assert missing == ["more_p1", "p2"]
+    (tmp_path / "data" / "manifest.csv").write_text("image,label\np1/ct.nii.gz,p1/labels.nii.gz\n")
+    assert len(cases_of("folder", tmp_path / "data").cases) == 1, "a manifest says what counts"
 
 
 def test_a_folder_of_label_maps_alone(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ does not know models, patches or reports.
     read_labels    a label map as uint8, checked against its scheme
     read_volume    the voxels as they are
     find_scans     files, folders, zips and globs to scans with case names
+    find_series    DICOM folders alone, whatever lies beside them
 
 The formats' own readers are imported when first used: a NIfTI file does not wait for SimpleITK.
 """
@@ -22,7 +23,7 @@ import numpy as np
 
 from hilum.errors import InputError, ScanError
 from hilum.labels import LabelScheme
-from hilum.scans.finding import VOLUME_SUFFIXES, ScanRef, case_name, find_scans
+from hilum.scans.finding import VOLUME_SUFFIXES, ScanRef, case_name, find_scans, find_series
 from hilum.scans.hounsfield import as_ct, check_hu
 from hilum.volume import Volume
 
@@ -31,6 +32,7 @@ __all__ = [
     "case_name",
     "check_hu",
     "find_scans",
+    "find_series",
     "read_labels",
     "read_scan",
     "read_volume",

@@ -52,6 +52,22 @@ def find_scans(patterns: Sequence[str]) -> list[ScanRef]:
     return [ScanRef(name, path) for name, path in zip(_unique_names(unique), unique, strict=True)]
 
 
+def find_series(folder: Path) -> list[ScanRef]:
+    """Every folder at or below one that holds slices of a CT, whatever image files lie beside or above them."""
+    paths = list(_series_below(folder))
+    return [ScanRef(name, path) for name, path in zip(_unique_names(paths), paths, strict=True)]
+
+
+def _series_below(folder: Path) -> Iterator[Path]:
+    entries = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: natural_key(p.name))
+    files = [p for p in entries if p.is_file() and not p.name.lower().endswith((*VOLUME_SUFFIXES, ".zip"))]
+    if _dicom_kind(files) == "CT":
+        yield folder
+    for entry in entries:
+        if entry.is_dir() and not holds_results_only(entry):
+            yield from _series_below(entry)
+
+
 def case_name(path: str | Path) -> str:
     """The case's name: the stem without ``.nii.gz``, or the folder's for ``case_00000/segmentation.nii.gz``.
 

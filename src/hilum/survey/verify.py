@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hilum import __version__
 from hilum.datasets import CaseRef, Dataset, facts_of, list_dataset
+from hilum.datasets.folder import MANIFESTS
 from hilum.datasets.folds import read_folds
 from hilum.errors import DatasetError, HilumError, UsageError
 from hilum.files import plain, write_json, write_text
 from hilum.labels import LabelScheme
 from hilum.pages.verifying import verify_page
 from hilum.progress import SILENT, Progress
-from hilum.scans import find_scans
+from hilum.scans import find_scans, find_series
 from hilum.survey import leaks
 from hilum.survey.findings import CODES, KINDS
 from hilum.survey.fix import plans_of, write_fixed
@@ -105,11 +107,16 @@ def beside(out: Path, path: Path) -> None:
 def cases_of(name: str, path: Path, labels_only: bool = False) -> Dataset:
     """The cases as they should be; a ``folder`` without pairs is its scans, or its label maps where only these count.
 
+    DICOM folders beside the pairs of a ``folder`` are cases too, without label maps, unless it has a manifest.
+
     Raises:
         DatasetError, ScanError: nothing is there.
     """
     try:
-        return list_dataset(name, path)
+        dataset = list_dataset(name, path)
+        if name == "folder" and path.is_dir() and not labels_only and not any((path / m).is_file() for m in MANIFESTS):
+            return _with_series(dataset, path)
+        return dataset
     except DatasetError:
         if name != "folder" or not path.is_dir() or not any(path.iterdir()):
             raise
@@ -121,6 +128,15 @@ def cases_of(name: str, path: Path, labels_only: bool = False) -> Dataset:
             raise
         cases = tuple(CaseRef(s.name, s.path, s.path if labels_only else None, s.name) for s in scans)
         return Dataset(path.absolute().name, cases, None)
+
+
+def _with_series(dataset: Dataset, path: Path) -> Dataset:
+    """The cases, and the DICOM folders that no case names."""
+    known, named = {case.image for case in dataset.cases}, {case.name for case in dataset.cases}
+    beside = [found for found in find_series(path) if found.path not in known]
+    names = [f"{s.path.parent.name}_{s.name}" if s.name in named else s.name for s in beside]
+    more = tuple(CaseRef(n, s.path, None, n) for n, s in zip(names, beside, strict=True))
+    return replace(dataset, cases=(*dataset.cases, *more))
 
 
 def _tell_spacing(records: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], other_name: str) -> None:
