@@ -97,6 +97,24 @@ def test_cases_that_count_as_one_because_nothing_is_there() -> None:
     assert "no other case is left" in only[0]["text"]
 
 
+def test_accuracy_and_specificity_that_background_carries() -> None:
+    truth = np.zeros((20, 20, 20), np.uint8)
+    truth[:2, :10, :2] = 2  # 40 of 8000 voxels
+    nothing = np.zeros_like(truth)
+    (found,) = told({"a": scored(truth, nothing)}, "carried")
+    assert "tumor 0.9950 (here 0.9950, and a specificity of 1.0000 where that model has 1)" in found["text"]
+    assert "every voxel of the stored array" in found["text"]
+    extra = truth.copy()
+    extra[10, 10, :20] = 2  # 20 of 7960 background voxels
+    (found,) = told({"a": scored(truth, extra), "b": scored(truth, truth)}, "carried")
+    share = (1 + 7940 / 7960) / 2
+    assert f"tumor 0.9950 (here {1 - 10 / 8000:.4f}, and a specificity of {share:.4f} where" in found["text"]
+    filled = np.full_like(truth, 2)
+    filled[:4] = 0  # a region that fills four fifths carries itself
+    assert told({"a": scored(filled, filled)}, "carried") == []
+    assert told({"a": scored(truth, truth, "kits23")}, "carried") == []  # counts no true negatives
+
+
 def test_patients_seen_in_training() -> None:
     scores = {name: scored(kidney(), kidney(), "nnunet") for name in ("a1", "a2", "b1")}
     assert told(scores, "shared_patients") == []

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hilum.judge.claims import claim_sentences
-from hilum.judge.overlap import ratio
+from hilum.judge.overlap import WHOLE_ARRAY, ratio
 from hilum.judge.pair import Pair
 from hilum.judge.scoring import CaseScore
 from hilum.labels import LabelScheme
@@ -25,6 +25,7 @@ FAILED = 0.3  # a group of cases below this has failed ...
 GAP = 0.4  # ... and is a group of its own if the next case is so much better
 TRIVIAL_SHARE, TRIVIAL_GAIN = 0.25, 0.05
 REPEATED, WINDOW = 0.4, 25
+CARRIED = 0.9  # an accuracy that a model reaches by finding nothing
 NAMED = 5
 
 
@@ -34,7 +35,7 @@ class Finding:
 
     Attributes:
         kind: ``absent``, ``never_predicted``, ``bimodal``, ``shared_patients``, ``trivial``, ``headers``,
-            ``resampled``, ``background`` or ``claim``.
+            ``resampled``, ``carried``, ``background`` or ``claim``.
         text: a sentence.
         cases: those it rests on.
     """
@@ -67,6 +68,7 @@ def audit(
         *_trivial(scores),
         *_shared(scores, patients or {}, trained_on),
         *_traits(scores),
+        *_carried(scores),
     ]
     means = mean_iou(scores)
     if means and means["with_background"] is not None:
@@ -209,6 +211,32 @@ def _traits(scores: Mapping[str, CaseScore]) -> list[Finding]:
         for kind, text in scores[name].traits:
             by_text.setdefault((kind, text), []).append(name)
     return [Finding(kind, f"{_of(names, scores)}: {text}", tuple(names)) for (kind, text), names in by_text.items()]
+
+
+def _carried(scores: Mapping[str, CaseScore]) -> list[Finding]:
+    """Metrics that count true negatives, where background is so much that finding nothing scores nearly as well."""
+    told = []
+    for region in dict.fromkeys(region for score in scores.values() for region in score.values):
+        metrics = {name: score.values[region] for name, score in scores.items() if region in score.values}
+        cells = [np.array([of[key] for key in ("TP", "FP", "FN", "TN")]) for of in metrics.values() if "accuracy" in of]
+        if not cells:
+            continue
+        tp, fp, fn, tn = np.array(cells, float).T
+        whole = tp + fp + fn + tn
+        nothing = float(np.mean((fp + tn) / whole))
+        if nothing >= CARRIED:
+            accuracy, specificity = float(np.mean((tp + tn) / whole)), float(np.nanmean(ratio(tn, tn + fp)))
+            told.append(
+                f"{region} {nothing:.4f} (here {accuracy:.4f}, and a specificity of {specificity:.4f} where that model "
+                "has 1)"
+            )
+    if not told:
+        return []
+    text = (
+        f"accuracy and specificity are carried by background, counted in {WHOLE_ARRAY}: a model that finds nothing has "
+        f"an accuracy of {', '.join(told)}; sensitivity, precision and Dice say more"
+    )
+    return [Finding("carried", text)]
 
 
 def _columns(scores: Mapping[str, CaseScore]) -> Iterable[tuple[str, str, dict[str, float]]]:
