@@ -66,7 +66,8 @@ def test_a_slanted_plane_has_no_stairs(
     faces = surface_of(world_of(grid) @ normal <= 0.1, grid)
     middle = grid.world(faces.inner / 2 + faces.outer / 2)
     near = (np.abs(middle @ normal) < 4) & (np.linalg.norm(middle - (middle @ normal)[:, None] * normal, axis=1) < 13)
-    assert faces.area_mm2[near].sum() == pytest.approx(np.pi * 13**2, rel=0.035)
+    # a plane sees one angle only: at the worst 2 % on even voxels, 4 % on uneven ones; the disc's rim adds a little
+    assert faces.area_mm2[near].sum() == pytest.approx(np.pi * 13**2, rel=0.03 if len(set(spacing)) == 1 else 0.055)
 
 
 @settings(max_examples=25, deadline=None)
