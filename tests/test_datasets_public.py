@@ -156,7 +156,7 @@ def test_list_tells_licence_citation_and_size(capsys: pytest.CaptureFixture[str]
     for kind in PUBLIC:
         assert table[kind]["licence"] and table[kind]["citation"] and table[kind]["traps"]
         assert bool(table[kind]["fetch"]) != bool(table[kind]["by_hand"])
-    assert table["kits23"]["size_gb"] == 27 and "msd:Task08_HepaticVessel" in table["msd"]["fetch"]
+    assert table["kits23"]["size_gb"] == 41 and "msd:Task08_HepaticVessel" in table["msd"]["fetch"]
     assert main(["data", "list"]) == 0
     text = capsys.readouterr().out
-    assert "CC BY-NC-SA 4.0" in text and "cite: Heller" in text and "about 27 GB" in text
+    assert "CC BY-NC-SA 4.0" in text and "cite: Heller" in text and "about 41 GB" in text

@@ -25,7 +25,7 @@ def _remote(numbers: Iterable[int] | None, variant: str = "") -> list[RemoteFile
 FACTS = Facts(
     "KiTS19: 2019 Kidney and Kidney Tumor Segmentation Challenge",
     "210 labelled",
-    12.0,
+    18.0,
     LICENCE,
     "Heller et al., The state of the art in kidney and kidney tumor segmentation in contrast-enhanced CT imaging: "
     "results of the KiTS19 challenge, Medical Image Analysis 67 (2021) 101821",

@@ -25,7 +25,7 @@ def _remote(numbers: Iterable[int] | None, variant: str = "") -> list[RemoteFile
 FACTS = Facts(
     "KiTS21: 2021 Kidney and Kidney Tumor Segmentation Challenge",
     "300 labelled",
-    17.0,
+    25.0,
     LICENCE,
     "Heller et al., The KiTS21 challenge: automatic segmentation of kidneys, renal tumors, and renal cysts in "
     "corticomedullary-phase CT, arXiv 2307.01984 (2023)",

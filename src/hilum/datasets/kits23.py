@@ -26,7 +26,7 @@ def _remote(numbers: Iterable[int] | None, variant: str = "") -> list[RemoteFile
 FACTS = Facts(
     "KiTS23: 2023 Kidney Tumor Segmentation Challenge",
     "489 labelled",
-    27.0,
+    41.0,
     LICENCE,
     "Heller et al., The KiTS21 challenge: automatic segmentation of kidneys, renal tumors, and renal cysts in "
     "corticomedullary-phase CT, arXiv 2307.01984 (2023)",
