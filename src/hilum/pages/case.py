@@ -152,13 +152,13 @@ def _header_facts(scan: Volume | None, labels: Volume, card: Mapping[str, Any] |
     volume = scan if scan is not None else labels
     lines = [Path(volume.source).name, re.sub(r"(?<=\d)x(?=\d)", "×", volume.grid.describe())]
     model = (card or {}).get("name") or (card or {}).get("model")
-    return [line for line in (*lines, f"Model {model}" if model else "") if line]
+    return [line for line in (*lines, strings.TEXT["by_model"].format(model) if model else "") if line]
 
 
 def _card_warnings(card: Mapping[str, Any] | None) -> list[str]:
     """What a model's makers say against it belongs at the top of every page that it fills."""
     said = (card or {}).get("warning")
-    return [f"Model: {said}."] if said else []
+    return [strings.TEXT["model_says"].format(said)] if said else []
 
 
 def _scan_facts(volume: Volume) -> list[tuple[str, str]]:

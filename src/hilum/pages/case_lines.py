@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hilum.labels import LabelScheme
-from hilum.pages import strings
+from hilum.pages import strings, units
 from hilum.results.summary import title
 
 Line = dict[str, Any]
@@ -29,10 +29,10 @@ def organ_line(entry: Mapping[str, Any], scheme: LabelScheme) -> Line:
     return {
         "title": f"{name[:1].upper()}{name[1:]}",
         "colour": label.colour,
-        "volume": f"{least}{strings.millilitres(entry['volume_ml'])}",
-        "parenchyma": strings.millilitres(entry["parenchyma_ml"]),
-        "lesions": f"{strings.millilitres(lesions)}{share}" if lesions else strings.DASH,
-        "axes": strings.DASH if None in axes else f"{' × '.join(f'{x:.0f}' for x in axes if x is not None)} mm",
+        "volume": f"{least}{units.millilitres(entry['volume_ml'])}",
+        "parenchyma": units.millilitres(entry["parenchyma_ml"]),
+        "lesions": f"{units.millilitres(lesions)}{share}" if lesions else units.DASH,
+        "axes": units.DASH if None in axes else f"{' × '.join(f'{x:.0f}' for x in axes if x is not None)} mm",
         "hu": density(entry),
     }
 
@@ -43,7 +43,7 @@ def lesion_line(entry: Mapping[str, Any], scheme: LabelScheme, unsure: Mapping[s
     doubt: Mapping[str, Any] = next((x for x in (unsure or {}).get("lesions", []) if x["id"] == entry["id"]), {})
     interval = ""
     if "low_ml" in doubt:
-        interval = strings.millilitre_span(doubt["low_ml"], doubt["high_ml"])
+        interval = units.millilitre_span(doubt["low_ml"], doubt["high_ml"])
     renal = entry.get("renal") or {}
     return {
         "id": entry["id"],
@@ -51,11 +51,11 @@ def lesion_line(entry: Mapping[str, Any], scheme: LabelScheme, unsure: Mapping[s
         "colour": scheme.label(entry["value"]).colour,
         "where": strings.place(entry),
         "axes": f"{_bare(entry['long_axis_mm'])} × {_bare(entry['short_axis_mm'])} mm",
-        "volume": f"{least}{strings.millilitres(entry['volume_ml'])}",
-        "interval": interval or strings.DASH,
-        "confidence": f"{doubt['confidence']:.2f}" if "confidence" in doubt else strings.DASH,
+        "volume": f"{least}{units.millilitres(entry['volume_ml'])}",
+        "interval": interval or units.DASH,
+        "confidence": f"{doubt['confidence']:.2f}" if "confidence" in doubt else units.DASH,
         "exophytic": _percent(entry.get("exophytic_percent")),
-        "t_size": (entry.get("t_stage_by_size") or {}).get("value") or strings.DASH,
+        "t_size": (entry.get("t_stage_by_size") or {}).get("value") or units.DASH,
         "nephrometry": _score_text((renal.get("nephrometry") or {}).get("total")),
         "hu": density(entry),
         "slice": entry["slice_index"] + 1,
@@ -69,18 +69,15 @@ def lesion_facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines: list[tuple[str, str | None]] = [
         (T["place"], strings.place(entry)),
         (T["diameters"], T["axial"].format(f"{_bare(entry['long_axis_mm'])} × {_bare(entry['short_axis_mm'])}")),
-        (T["any_direction"], strings.millimetres(entry["any_direction_mm"])),
-        (T["volume"], strings.millilitres(entry["volume_ml"])),
+        (T["any_direction"], units.millimetres(entry["any_direction_mm"])),
+        (T["volume"], units.millilitres(entry["volume_ml"])),
         (T["composition"], _composition(entry)),
         (T["density"], None if entry.get("hu_mean") is None else density(entry)),
         (T["enhancement"], _enhancement(entry.get("enhancement"))),
         (T["necrosis"], _necrosis(entry.get("necrosis")) if entry["kind"] == "tumour" else None),
         (T["exophytic"], None if entry.get("exophytic_percent") is None else _percent(entry["exophytic_percent"])),
         (T["contact"], _unit(entry.get("contact_area_cm2"), "cm²")),
-        (
-            T["satellites"],
-            strings.listed([T["lesion_number"].format(n) for n in entry.get("satellite_ids") or []]) or None,
-        ),
+        (T["satellites"], _satellites(entry)),
         (T["t_stage"], _score_text(entry.get("t_stage_by_size"), "")),
         (T["nephrometry"], _nephrometry(scores)),
         (T["padua"], _score_text((renal.get("padua") or {}).get("total"), "")),
@@ -88,6 +85,14 @@ def lesion_facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         (T["resection"], _resection(renal.get("resection"))),
     ]
     return _said_once([(name, text) for name, text in lines if text])
+
+
+def _satellites(entry: Mapping[str, Any]) -> str | None:
+    """Of tumours only: cysts side by side are no spread."""
+    found = [str(n) for n in entry.get("satellite_ids") or []]
+    if not found or entry["kind"] != "tumour":
+        return None
+    return T["lesions_word" if found[1:] else "lesion_number"].format(strings.listed(found))
 
 
 def _said_once(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -111,26 +116,32 @@ def followup_lines(follow: Mapping[str, Any] | None, lesions: Sequence[Mapping[s
             {
                 "name": T["was"].format(lesion["label"].capitalize(), entry["id"], entry["previous_id"]),
                 "status": _status(entry),
-                "before": f"{_bare(entry['long_axis_before_mm'])} mm, {strings.millilitres(entry['volume_before_ml'])}",
-                "now": f"{_bare(lesion['long_axis_mm'])} mm, {strings.millilitres(lesion['volume_ml'])}",
-                "axis": f"{strings.percent(entry['long_axis_change_percent'])}",
-                "volume": f"{strings.percent(entry['volume_change_percent'])}",
+                "before": f"{_bare(entry['long_axis_before_mm'])} mm, {units.millilitres(entry['volume_before_ml'])}",
+                "now": f"{_bare(lesion['long_axis_mm'])} mm, {units.millilitres(lesion['volume_ml'])}",
+                "axis": f"{units.percent(entry['long_axis_change_percent'])}",
+                "volume": f"{units.percent(entry['volume_change_percent'])}",
                 "error": f"±{entry['long_axis_grid_error_mm']:.1f} mm, "
-                f"±{strings.millilitres(entry['volume_grid_error_ml'])}",
+                f"±{units.millilitres(entry['volume_grid_error_ml'])}",
                 "doubling": _days(entry["doubling_days"]),
             }
         )
     for number in follow["new_ids"]:
         lesion = now[number]
-        size = f"{_bare(lesion['long_axis_mm'])} mm, {strings.millilitres(lesion['volume_ml'])}"
-        rows.append(_bare_row(f"{lesion['label'].capitalize()} {number}", T["new"], strings.DASH, size))
+        size = f"{_bare(lesion['long_axis_mm'])} mm, {units.millilitres(lesion['volume_ml'])}"
+        rows.append(_bare_row(f"{lesion['label'].capitalize()} {number}", T["new"], units.DASH, size))
     for lesion in follow["vanished"]:
-        size = f"{_bare(lesion['long_axis_mm'])} mm, {strings.millilitres(lesion['volume_ml'])}"
+        size = f"{_bare(lesion['long_axis_mm'])} mm, {units.millilitres(lesion['volume_ml'])}"
         rows.append(
-            _bare_row(T["gone"].format(lesion["label"].capitalize(), lesion["id"]), T["vanished"], size, strings.DASH)
+            _bare_row(T["gone"].format(lesion["label"].capitalize(), lesion["id"]), T["vanished"], size, units.DASH)
         )
     recist = follow["recist"]
-    return {"rows": rows, "recist": recist, "lead": _followup_lead(follow), "fit": _fit(follow["registration"])}
+    return {
+        "rows": rows,
+        "recist": recist,
+        "lead": _followup_lead(follow),
+        "sums": _sums(recist),
+        "fit": _fit(follow["registration"]),
+    }
 
 
 def split_line(table: Mapping[str, Any]) -> str:
@@ -147,12 +158,12 @@ def split_line(table: Mapping[str, Any]) -> str:
 def density(entry: Mapping[str, Any]) -> str:
     """``120 ± 14 HU``."""
     if entry.get("hu_mean") is None:
-        return strings.DASH
+        return units.DASH
     return f"{strings.number(float(entry['hu_mean']), 0)} ± {entry['hu_sd']:.0f} HU"
 
 
 def _bare_row(name: str, status: str, before: str, now: str) -> Line:
-    rest = dict.fromkeys(("axis", "volume", "error", "doubling"), strings.DASH)
+    rest = dict.fromkeys(("axis", "volume", "error", "doubling"), units.DASH)
     return {"name": name, "status": status, "before": before, "now": now, **rest}
 
 
@@ -171,6 +182,13 @@ def _followup_lead(follow: Mapping[str, Any]) -> str:
     return f"{when}{name}: {', '.join(parts)}."
 
 
+def _sums(recist: Mapping[str, Any]) -> str:
+    """The sums of diameters, where the reason of the category does not tell them and there are targets."""
+    if not recist["target_ids"] or "sum of diameters" in recist["reason"]:
+        return ""
+    return T["target"].format(recist["sum_before_mm"], recist["sum_now_mm"])
+
+
 def _fit(registration: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for entry in registration:
@@ -186,7 +204,7 @@ def _lesions(found: Sequence[Any]) -> str:
 
 def _days(value: float | None) -> str:
     if value is None:
-        return strings.DASH
+        return units.DASH
     return T["days"].format(value) if value < 730 else T["years"].format(value / 365.25)
 
 
@@ -195,14 +213,14 @@ def _bare(mm: float) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return strings.DASH if value is None else f"{value:.0f} %"
+    return units.DASH if value is None else f"{value:.0f} %"
 
 
 def _unit(value: float | None, unit: str) -> str | None:
     return None if value is None else f"{value:.1f} {unit}"
 
 
-def _score_text(score: Mapping[str, Any] | None, otherwise: str = strings.DASH) -> str:
+def _score_text(score: Mapping[str, Any] | None, otherwise: str = units.DASH) -> str:
     """A score's own text, its range, or why there is none."""
     if not score:
         return otherwise
@@ -212,7 +230,7 @@ def _score_text(score: Mapping[str, Any] | None, otherwise: str = strings.DASH) 
         return str(score["value"])
     if score.get("low") is not None and score.get("high") is not None:
         return T["span"].format(score["low"], score["high"], score["not_computable"])
-    return otherwise if otherwise == strings.DASH else T["not_computable"].format(score["not_computable"])
+    return otherwise if otherwise == units.DASH else T["not_computable"].format(score["not_computable"])
 
 
 def _nephrometry(scores: Mapping[str, Any]) -> str:
@@ -241,7 +259,7 @@ def _resection(score: Mapping[str, Any] | None) -> str:
     if score.get("value") is None:
         return _score_text(score, "")
     left = score["remaining_parenchyma_percent"]
-    return T["margin"].format(strings.millilitres(score["value"]), score["margin_mm"], left)
+    return T["margin"].format(units.millilitres(score["value"]), score["margin_mm"], left)
 
 
 def _composition(entry: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import numpy as np
 
 from hilum.files import write_text
-from hilum.pages import strings
+from hilum.pages import strings, units
 from hilum.pages.writing import write_page
 from hilum.results.summary import SUMMARY_FIELDS, summary_row, title
 
@@ -127,16 +127,16 @@ def _row(name: str, table: Mapping[str, Any], odd: float, columns: list[str], fo
         "tumours": sum(x["kind"] == "tumour" for x in lesions),
         "cysts": sum(x["kind"] == "cyst" for x in lesions),
         "largest": largest["long_axis_mm"] if largest else "",
-        "largest_text": strings.millimetres(largest["long_axis_mm"]) if largest else strings.DASH,
+        "largest_text": units.millimetres(largest["long_axis_mm"]) if largest else units.DASH,
         "tumour_ml": tumour_ml if tumour_ml else "",
-        "tumour_text": strings.millilitres(tumour_ml) if tumour_ml else strings.DASH,
+        "tumour_text": units.millilitres(tumour_ml) if tumour_ml else units.DASH,
         "organs": [_organ_cell(volumes.get(column)) for column in columns],
     }
 
 
 def _organ_cell(organ: Mapping[str, Any] | None) -> dict[str, Any]:
     if organ is None:
-        return {"value": "", "text": strings.DASH}
+        return {"value": "", "text": units.DASH}
     least = "≥ " if organ["cut_by_field_of_view"] else ""
     return {"value": organ["volume_ml"], "text": f"{least}{organ['volume_ml']:.0f} mL"}
 

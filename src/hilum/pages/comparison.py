@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from hilum.errors import InputError
 from hilum.files import read_json
-from hilum.pages import strings
+from hilum.pages import strings, units
 from hilum.pages.charts import Chart
 from hilum.pages.plots import Agreement, Change, bland_altman_chart, boxes, forest
 from hilum.pages.writing import write_page
@@ -136,7 +136,7 @@ def difference_line(row: Mapping[str, Any]) -> dict[str, Any]:
     if row["low"] is not None and row["high"] is not None:
         interval = f"{_signed(metric, row['low'])} to {_signed(metric, row['high'])}"
     if row.get("non_inferior") is None:
-        not_worse = strings.DASH
+        not_worse = units.DASH
     else:
         not_worse = f"{'yes' if row['non_inferior'] else 'not shown'} ({row['margin']:g})"
     return {
@@ -152,12 +152,12 @@ def difference_line(row: Mapping[str, Any]) -> dict[str, Any]:
         "effect": strings.number(row["rank_biserial"], 2),
         "n": row["n"],
         "raw": {key: "" if row.get(key) is None else row[key] for key in _SORTED},
-        "better": row["better"] or strings.DASH,
+        "better": row["better"] or units.DASH,
         "more": _patients(row.get("patients_needed"), row.get("more_patients")),
         "not_worse": not_worse,
         "claim": f"{row['claim']:g}: {_patients(row['claim_patients_needed'], row['claim_more_patients'])}"
         if "claim" in row
-        else strings.DASH,
+        else units.DASH,
     }
 
 
@@ -221,20 +221,20 @@ def _span(low: int, high: int) -> str:
 
 def _signed(metric: str, value: float | None) -> str:
     if value is None:
-        return strings.DASH
+        return units.DASH
     text = strings.score(metric, abs(value))
     return f"{'−' if value < 0 else '+'}{text}" if value else text
 
 
 def _p(value: float | None) -> str:
     if value is None:
-        return strings.DASH
+        return units.DASH
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _patients(needed: int | None, more: int | None) -> str:
     if needed is None:
-        return strings.DASH
+        return units.DASH
     return f"{needed} ({more} more)" if more else f"{needed} (enough)"
 
 

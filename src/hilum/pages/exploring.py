@@ -14,7 +14,8 @@ import numpy as np
 
 from hilum.labels import LabelScheme
 from hilum.pages.charts import COLOURS, Chart, Ink, name_axes
-from hilum.pages.strings import DASH, counted
+from hilum.pages.strings import counted
+from hilum.pages.units import DASH
 from hilum.pages.writing import write_page
 
 _HEADS = {

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hilum.labels import LabelScheme
-from hilum.pages import strings
+from hilum.pages import strings, units
 from hilum.pages.figures import (
     BACKGROUND,
     Picture,
@@ -62,7 +62,7 @@ def lesion_slices(
         if plane == "axial":
             lengths = (lesion["long_axis_mm"], lesion["short_axis_mm"])
             lines = [
-                ([view.pixel(e) for e in pair], strings.millimetres(mm)) for pair, mm in zip(ends, lengths, strict=True)
+                ([view.pixel(e) for e in pair], units.millimetres(mm)) for pair, mm in zip(ends, lengths, strict=True)
             ]
             image = with_lines(image, lines)
         else:

@@ -17,11 +17,7 @@ from hilum.pages.figures import spot_picture
 from hilum.pages.loading import Pictures
 
 PICTURED = {KINDS["missed"]: 16, KINDS["invented"]: 8, KINDS["found"]: 8}
-HEADINGS = {
-    KINDS["missed"]: "Lesions missed",
-    KINDS["invented"]: "Lesions invented",
-    KINDS["found"]: "Lesions outlined differently",
-}
+HEADINGS = {what: strings.TEXT[kind] for kind, what in KINDS.items()}
 _LISTED = 60
 
 
@@ -51,8 +47,9 @@ def place_blocks(
             if pictures is not None and scheme is not None and number < PICTURED[what]:
                 picture = _picture(case, place, pictures, scheme, loaded)
             lines.append(_line(case, place, picture))
-        count = strings.counted(len(places), "place")
-        note = f"{count} in {strings.counted(len({case for case, _ in places}), 'case')}"
+        count = strings.counted(len(places), strings.TEXT["place_word"])
+        cases = strings.counted(len({case for case, _ in places}), strings.TEXT["case_word"])
+        note = strings.TEXT["places_in"].format(count, cases)
         blocks.append({"title": HEADINGS[what], "note": note, "lines": lines, "cut": len(places) > _LISTED})
     return blocks
 
@@ -114,6 +111,6 @@ def _picture(
     scan, truth, prediction = loaded[case]
     where = place["place_mm"], float(place["diameter_mm"])
     try:
-        return spot_picture(scan, truth, prediction, scheme, *where, "Truth and prediction")
+        return spot_picture(scan, truth, prediction, scheme, *where, strings.TEXT["spot_title"])
     except HilumError:
         return None

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hilum.pages.units import DASH, joined, millimetres, shortened
+
 NOT_A_DEVICE = "Research software, not a medical device; not for diagnosis."
-DASH = "–"
 
 # the fixed words of the pages of a case and of many cases
 TEXT = {
@@ -46,7 +47,7 @@ TEXT = {
     "scene_label": "Organ surfaces that can be turned",
     "scene_parts": "Shown",
     "followup": "Since the previous date",
-    "target": "Sum of target diameters",
+    "target": "Sum of target diameters: {:.0f} mm, now {:.0f} mm.",
     "suggestion": "a suggestion from two dates; no response assessment",
     "before": "Before",
     "now": "Now",
@@ -120,7 +121,6 @@ TEXT = {
     "by": "{} (by {})",
     "of_volume": "{:.0f} % of the volume ({})",
     "more": "{} shown, tumours first; {} more in the table",
-    "now_word": "now",
     "odd": "{:.1f} robust SD from the other cases",
     "slice": "{} slice {}",
     "panel_ct": "CT",
@@ -140,6 +140,36 @@ TEXT = {
     "surfaces_alt": "Surfaces seen from the front, the patient’s right on the left: {}.",
     "and_more": "{} and more",
     "nothing_alt": "Nothing to show.",
+    "by_model": "Model {}",
+    "model_says": "Model: {}.",
+    "made_by": "Made by hilum {}",
+    "slice_of": "slice {} of {}",
+    "metric": "Metric",
+    "more_metrics": "{} more metrics",
+    "region": "Region",
+    "place_volume": "Volume (mL)",
+    "place_diameter": "Diameter (mm)",
+    "place_ras": "Place (mm, RAS)",
+    "picture": "picture",
+    "further_places": "Further places are in scores.json.",
+    "spot_caption": "{}, {}, {} mL: truth left, prediction right",
+    "missed": "Lesions missed",
+    "invented": "Lesions invented",
+    "found": "Lesions outlined differently",
+    "places_in": "{} in {}",
+    "place_word": "place",
+    "case_word": "case",
+    "spot_title": "Truth and prediction",
+    "best_case": "Best case",
+    "median_case": "Median case",
+    "worst_case": "Worst case",
+    "only_case": "The case",
+    "agreement": "agreement",
+    "was_missed": "missed",
+    "was_invented": "invented",
+    "swapped": "found with another label",
+    "truth_outline": "outline of the truth",
+    "lesions_word": "lesions {}",
 }
 
 
@@ -154,28 +184,6 @@ def method(smallest: int) -> str:
         "input lacks, the page "
         "says why there is none."
     )
-
-
-def millimetres(value: float) -> str:
-    """``34 mm``; below 10 mm with one decimal."""
-    return f"{value:.1f} mm" if value < 9.95 else f"{value:.0f} mm"
-
-
-def millilitres(value: float) -> str:
-    """``0.42 mL``, ``12.3 mL``, ``1523 mL``."""
-    return f"{value:.2f} mL" if value < 0.995 else f"{value:.1f} mL" if value < 999.5 else f"{value:.0f} mL"
-
-
-def millilitre_span(low: float, high: float) -> str:
-    """``25–104 mL``, ``0–7.1 mL``."""
-    digits = 0 if high >= 99.5 else 1 if high >= 0.995 else 2
-    start = f"{low:.{digits}f}" if low > 0.5 * 10**-digits else "0"
-    return f"{start}–{high:.{digits}f} mL"
-
-
-def percent(value: float) -> str:
-    """``+12 %`` with its sign."""
-    return f"{value:+.0f} %".replace("-", "−")
 
 
 def place(lesion: Mapping[str, Any]) -> str:
@@ -338,20 +346,10 @@ def facts(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif value is None or value == "" or (isinstance(value, list | tuple) and not value):
             continue
         elif isinstance(value, list | tuple):
-            lines.append((name, _short(_joined(value))))
+            lines.append((name, shortened(joined(value))))
         else:
-            lines.append((name, _short(f"{value:.4g}" if isinstance(value, float) else number(value))))
+            lines.append((name, shortened(f"{value:.4g}" if isinstance(value, float) else number(value))))
     return [(name[:1].upper() + name[1:], text) for name, text in lines]
-
-
-def _joined(values: Sequence[Any]) -> str:
-    if all(isinstance(value, int | float) for value in values):
-        return " × ".join(f"{value:.4g}" for value in values)
-    return ", ".join(f"({_joined(value)})" if isinstance(value, list | tuple) else str(value) for value in values)
-
-
-def _short(text: str, most: int = 240) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _organ_phrases(organs: Sequence[Mapping[str, Any]]) -> list[str]:

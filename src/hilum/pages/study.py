@@ -15,7 +15,7 @@ from markupsafe import Markup
 from hilum.errors import InputError
 from hilum.files import read_json
 from hilum.judge.contrasts import better
-from hilum.pages import strings
+from hilum.pages import strings, units
 from hilum.pages.charts import Chart
 from hilum.pages.tradeoffs import Point, cost_chart, learning_chart, search_chart, share_chart, style
 from hilum.pages.writing import write_page
@@ -204,7 +204,7 @@ def _arm_table(
             spread = f"{row['train_seconds_least']:.0f}–{row['train_seconds_most']:.0f}"
         costs = [
             (row["parameters"], _millions(row["parameters"]), ""),
-            (seconds, strings.number(seconds, 0) if seconds is not None else strings.DASH, spread),
+            (seconds, strings.number(seconds, 0) if seconds is not None else units.DASH, spread),
             (row["memory_gb"], strings.number(row["memory_gb"], 2), ""),
             (row["segment_seconds"], strings.number(row["segment_seconds"], 2), ""),
         ]
@@ -223,7 +223,7 @@ def _value(row: Mapping[str, Any], region: str, metric: str) -> float | None:
 
 
 def _millions(count: int | None) -> str:
-    return strings.DASH if count is None else f"{count / 1e6:.2f}"
+    return units.DASH if count is None else f"{count / 1e6:.2f}"
 
 
 def _cost(
@@ -255,7 +255,7 @@ def _pair_table(found: Mapping[str, Any], regions: Sequence[str], metric: str) -
         for region in regions:
             row = next((r for r in rows if (r["first"], r["second"], r["region"]) == (first, second, region)), None)
             if row is None or row["difference"] is None:
-                cells.append({"text": strings.DASH, "small": "", "sure": False})
+                cells.append({"text": units.DASH, "small": "", "sure": False})
                 continue
             span = f"{_signed(row['low'])} to {_signed(row['high'])}" if row["low"] is not None else ""
             p = f"p {row['p_holm']:.2g}" if row["p_holm"] is not None else ""
@@ -310,7 +310,7 @@ def _search(study: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
         values = [_said(one["values"].get(key)) for key in keys]
         lines.append({"number": one["number"], "state": one["state"], "cells": values, "score": seen,
                       "text": strings.number(seen, 4), "folds": len(one["fold_scores"]),
-                      "time": clock(one["seconds"]) if one["seconds"] is not None else strings.DASH})  # fmt: skip
+                      "time": clock(one["seconds"]) if one["seconds"] is not None else units.DASH})  # fmt: skip
     points = [(x["number"], x["score"], x["state"]) for x in lines if x["score"] is not None]
     of = f" of {strings.region_name(tuned['region']).lower()}" if tuned["region"] else ""
     up = f"{strings.metric_name(tuned['metric'])}{of}"
@@ -349,7 +349,7 @@ def _said(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return f'"{value}"'
-    return strings.DASH if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return units.DASH if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _said_space(space: Mapping[str, Any]) -> str:

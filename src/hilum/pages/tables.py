@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hilum.pages.charts import Bar
-from hilum.pages.strings import DASH, metric_name, region_name, score
+from hilum.pages.strings import TEXT, metric_name, region_name, score
+from hilum.pages.units import DASH
 
 Scores = Mapping[str, Mapping[str, Any]]
 
@@ -193,9 +194,9 @@ def shown_cases(ranked: Sequence[tuple[str, float]]) -> list[tuple[str, str, flo
     """Best, median and worst case, each once: (title, case, mark)."""
     if not ranked:
         return []
-    places = {"Best case": 0, "Median case": len(ranked) // 2, "Worst case": len(ranked) - 1}
+    places = {TEXT["best_case"]: 0, TEXT["median_case"]: len(ranked) // 2, TEXT["worst_case"]: len(ranked) - 1}
     chosen: dict[str, tuple[str, str, float]] = {}
     for title, place in places.items():
         name, mark = ranked[place]
-        chosen.setdefault(name, (title if len(ranked) > 1 else "The case", name, mark))
+        chosen.setdefault(name, (title if len(ranked) > 1 else TEXT["only_case"], name, mark))
     return list(chosen.values())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hilum.pages.strings import DASH
+from hilum.pages.units import DASH
 from hilum.pages.writing import write_page
 
 _SAID = {

@@ -19,24 +19,26 @@ from hilum.pages import strings
 from hilum.pages.figures import AGREED, INVENTED, MISSED, SWAPPED
 
 AGREEMENT = (
-    (AGREED, "agreement"),
-    (MISSED, "missed"),
-    (INVENTED, "invented"),
-    (SWAPPED, "found with another label"),
-    ("#ffffff", "outline of the truth"),
+    (AGREED, strings.TEXT["agreement"]),
+    (MISSED, strings.TEXT["was_missed"]),
+    (INVENTED, strings.TEXT["was_invented"]),
+    (SWAPPED, strings.TEXT["swapped"]),
+    ("#ffffff", strings.TEXT["truth_outline"]),
 )
 
 
 @cache
 def _environment() -> Environment:
     """Templates beside this file; everything is escaped, and a name that was not given is an error, not a blank."""
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["words"] = strings.TEXT  # macros see globals only
+    return environment
 
 
 def write_page(path: Path, template: str, context: Mapping[str, Any]) -> Path:
