@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hilum.judge import measured
-from hilum.judge.evaluate import evaluate
+from hilum.judge.evaluate import evaluate, evaluate_pairs
 from hilum.judge.measured import FOLDER, Shelf
 from hilum.judge.pair import Pair
 
@@ -52,6 +52,21 @@ def forbid(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(f"hilum.judge.pair.{name}", never)
     patch.setattr("hilum.judge.lits.scan_order", never)
     patch.setattr(Pair, "truth", property(never))
+
+
+def test_what_evaluations_elsewhere_measured_is_used_where_they_are_named(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = {f"case_{i}": tuple(folder / f"case_{i}.nii.gz" for folder in folders) for i in range(2)}
+    runs = [tmp_path / "runs" / f"fold_{i}" / "validation" for i in range(2)]
+    for i, run in enumerate(runs):
+        evaluate_pairs({f"case_{i}": pairs[f"case_{i}"]}, "plain", run)
+    want = evaluate_pairs(pairs, "plain", tmp_path / "a" / "anew")
+    forbid(monkeypatch)
+    found = evaluate_pairs(pairs, "plain", tmp_path / "b" / "together", measured=runs)
+    assert found["mean"] == want["mean"] and not found["failures"]
+    with pytest.raises(AssertionError, match="measured again"):
+        evaluate_pairs(pairs, "plain", tmp_path / "c" / "unknown")
 
 
 @pytest.mark.parametrize("protocol", ["plain", "kits23", "lits", "lits-corrected", "nnunet", "msd", "kits19"])

@@ -79,6 +79,13 @@ def test_every_arm_is_judged_on_the_same_cases_by_one_evaluator(done: Path) -> N
     )
 
 
+def test_cases_are_measured_once(done: Path) -> None:
+    for arm in ("planned", "unet"):
+        run = done / "out" / "runs" / "phantom" / arm / "fold_0" / "validation"
+        assert len(list((run / "measured").glob("*.npz"))) == 2
+        assert not (done / "out" / "evaluations" / "phantom" / arm / "measured").exists()  # nothing was left to measure
+
+
 def test_cases_are_prepared_once(done: Path) -> None:
     runs = done / "out" / "runs" / "phantom"
     stores = {(runs / arm / "fold_0" / "prepared").resolve() for arm in ("planned", "unet")}

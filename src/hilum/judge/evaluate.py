@@ -6,7 +6,7 @@ A case that cannot be scored is recorded under "failures" and the others go on. 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +100,8 @@ def evaluate_pairs(
     progress: Progress = SILENT,
     patients: Mapping[str, str] | None = None,
     trained_on: Collection[str] = (),
+    keep: bool = True,
+    measured: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Score cases whose truth and prediction are known one by one, wherever they lie; otherwise as ``evaluate``.
 
@@ -107,12 +109,14 @@ def evaluate_pairs(
         pairs: case -> (truth, prediction).
         protocol: a name of ``protocols.PROTOCOLS``.
         out: folder for ``scores.json`` and ``scores.csv``.
-        scheme, workers, progress, patients, trained_on: as for ``evaluate``.
+        scheme, workers, progress, patients, trained_on, keep: as for ``evaluate``.
+        measured: folders of other evaluations that may have measured the same pairs.
     """
     rules = protocol_named(protocol)
     labels = scheme_of(rules, scheme)
     jobs = {name: Job(*pair) for name, pair in pairs.items()}
-    scores, failed = _score_all(jobs, rules, labels, ScoreOptions(), workers, progress, Shelf(None))
+    shelf = Shelf(Path(out) if keep else None, measured)
+    scores, failed = _score_all(jobs, rules, labels, ScoreOptions(), workers, progress, shelf)
     result = summarise(scores, rules, labels, [], failed, patients or {}, trained_on)
     result["files"] = {name: _paths(job) for name, job in jobs.items()}
     return _write(result, Path(out))

@@ -3,7 +3,7 @@
 Comes in: two files of label maps. Goes out: a ``Pair`` made from the files, or from ``OUT/measured/<name>.npz`` without
 opening them. The name of an entry is a hash of both files' bytes (so of their headers), of the way their axes were put
 in order, and of the source code that measures: a changed file or another hilum finds no entry and measures anew. An
-entry that cannot be read is made again. Entries of the evaluations beside OUT are used too.
+entry that cannot be read is made again. Entries of the evaluations beside OUT, and of those that are named, are used.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -52,10 +53,12 @@ class Shelf:
 
     Args:
         out: the folder of an evaluation; entries go to ``OUT/measured``. None keeps nothing.
+        others: folders of evaluations elsewhere whose entries may be used too.
     """
 
-    def __init__(self, out: Path | None):
+    def __init__(self, out: Path | None, others: Sequence[Path] = ()):
         self.folder = None if out is None else Path(out) / FOLDER
+        self.others = tuple(Path(other) / FOLDER for other in others)
 
     def ready(self, truth: Path, prediction: Path | None, same_grid: bool) -> Ready:
         """A pair of files, from the shelf or read.
@@ -110,13 +113,14 @@ class Shelf:
             return
 
     def _places(self, name: str) -> list[Path]:
-        """Our own entry, then those of the evaluations beside ours."""
+        """Our own entry, then those of the evaluations beside ours and of the others."""
         assert self.folder is not None
         own = self.folder / name
         try:
             beside = sorted(self.folder.resolve().parent.parent.glob(f"*/{FOLDER}/{name}"))
         except OSError:
             beside = []
+        beside += [other / name for other in self.others if (other / name).is_file()]
         return [own, *beside] if own.is_file() else beside
 
     def _digest(self, truth: Path, prediction: Path | None) -> str:

@@ -81,7 +81,8 @@ def evaluate_arm(
     (out / "source.json").unlink(missing_ok=True)
     scheme = jobs[0].recipe.scheme
     patients = {case.name: case.patient for case in dataset.cases}
-    scores = evaluate_pairs(pairs, protocol, out, scheme=scheme, progress=progress, patients=patients)
+    runs = [job.folder / "validation" for job in done]  # each run has measured its own cases
+    scores = evaluate_pairs(pairs, protocol, out, scheme=scheme, progress=progress, patients=patients, measured=runs)
     images = {case.name: case.image for case in dataset.cases}
 
     def pictures(name: str) -> tuple[Volume | None, Volume, Volume]:
