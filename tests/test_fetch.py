@@ -25,6 +25,7 @@ import pytest
 from hilum.cli import main
 from hilum.datasets import RemoteFile, facts_of
 from hilum.errors import OutputError, UsageError
+from hilum.progress import Progress
 from hilum.survey import download as downloading
 from hilum.survey import fetch as fetching
 from hilum.survey.fetch import fetch, fetch_files, numbers_of
@@ -136,7 +137,10 @@ def test_gzip_is_read_to_its_end(server: Served, tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
-    answer = fetch_files([RemoteFile("http://127.0.0.1:9/x", "x")], tmp_path, tries=2, first_wait_s=0.01, timeout_s=2)
+    told = io.StringIO()
+    files = [RemoteFile("http://127.0.0.1:9/x", name) for name in ("x", "y", "z")]
+    answer = fetch_files(files, tmp_path, tries=2, first_wait_s=0.01, timeout_s=2, progress=Progress(stream=told))
+    assert told.getvalue().count("127.0.0.1:9: cannot be reached") == 1, "said while it is tried again, and once"
     assert "cannot be reached" in answer["failed"]["x"]
 
 

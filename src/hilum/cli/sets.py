@@ -21,9 +21,9 @@ def data_list(options: argparse.Namespace) -> int:
         table[name] = {"text": text}
         lines.append(f"{name:12} {text}")
         if facts is not None:
-            size = f"{facts.size_gb:.0f} GB" if facts.size_gb else "size depends on the part"
+            size = f"about {facts.size_gb:.0f} GB" if facts.size_gb else "size depends on the task"
             how = "hilum data fetch" if facts.remote is not None else "by hand: 'hilum data fetch' says how"
-            lines.append(f"{'':12}   {facts.cases}; about {size}; {facts.licence}; {how}")
+            lines.append(f"{'':12}   {facts.cases}; {size}; {facts.licence}; {how}")
             lines.append(f"{'':12}   cite: {facts.citation}")
             table[name] |= {
                 "title": facts.title,
@@ -119,12 +119,16 @@ def data_folds(options: argparse.Namespace) -> int:
         progress=progress_of(options),
     )
     lines = [
-        f"fold {i}: {fold['cases']} cases, {fold['patients']} patients, lesions {fold['lesion_ml']:.0f} mL in all, "
-        f"median {fold['median_ml']:.1f} mL, {fold['without']} without"
+        f"fold {i}: {_count(fold['cases'], 'case')}, {_count(fold['patients'], 'patient')}, "
+        f"lesions {fold['lesion_ml']:.0f} mL in all, median {fold['median_ml']:.1f} mL, {fold['without']} without"
         for i, fold in enumerate(answer["folds"])
     ]
     lines.append(f"next: hilum train default --data {options.data} --folds {options.out} --fold 0 --out runs/fold0")
     return answered(options, answer, "\n".join(lines))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def named_path(text: str) -> tuple[str, Path]:

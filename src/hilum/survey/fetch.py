@@ -7,11 +7,10 @@ SHA-256 of each. Called again it takes up whatever is not whole. No other part o
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tarfile
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from hilum.datasets import RemoteFile, facts_of, names
-from hilum.errors import HilumError, InputError, OutputError, UsageError
+from hilum.errors import HilumError, OutputError, UsageError
 from hilum.files import cannot_write
 from hilum.progress import SILENT, Progress
 from hilum.survey.download import FinalError, Offer, RetryError, download, offer_of, sums_of
+from hilum.survey.unpacking import unpack
 
 RECORD = "fetched.jsonl"
 SPARE = 200_000_000  # bytes that stay free
@@ -139,7 +139,7 @@ def fetch_files(
                 facts = _adopted(file, out, offers.get(file.path))
                 facts = facts or _persistent(file, out, tries, first_wait_s, timeout_s, meter, stop)
                 if file.unpack:
-                    _unpack(out / file.path)
+                    unpack(out / file.path)
                 record.add(file, facts)
             except OutputError:
                 stop.set()
@@ -213,6 +213,8 @@ def _persistent(
                 raise FinalError(
                     f"{error.found} ({tries} attempts)", where=file.url, fix="run it again later"
                 ) from None
+            host = urllib.parse.urlsplit(file.url).netloc
+            meter.trouble(f"{host}: {error.found}; trying again, {tries} times in all where nothing comes")
             if stop.wait(min(max(wait_s, error.wait_s), _LONGEST_WAIT_S)):
                 raise
 
@@ -266,48 +268,6 @@ def _space_needed(todo: Sequence[RemoteFile], offers: dict[str, Offer], out: Pat
     return need
 
 
-def _unpack(tar: Path) -> None:
-    """A tar's content beside it, whole or not at all; the tar is removed. macOS' ``._`` files are left out."""
-    place = tar.with_name(f".unpacking-{tar.stem}")
-    try:
-        shutil.rmtree(place, ignore_errors=True)
-        with tarfile.open(tar) as file:
-            for member in file:
-                if not Path(member.name).name.startswith("._"):
-                    _extract(file, member, place, tar)
-        for item in sorted(place.iterdir()):
-            goal = tar.parent / item.name
-            if goal.exists():
-                raise InputError("is there already", where=goal, fix="move it away and run the same command again")
-            os.replace(item, goal)
-        place.rmdir()
-        tar.unlink()
-    except tarfile.TarError as error:
-        raise InputError(f"is no whole tar ({error})", where=tar, fix="remove it and fetch it again") from None
-    except OSError as error:
-        raise cannot_write(tar.parent, error) from error
-
-
-def _extract(file: tarfile.TarFile, member: tarfile.TarInfo, place: Path, tar: Path) -> None:
-    """One plain file or folder inside ``place``. ``extractall`` has its filter from Python 3.11.4 on only."""
-    goal = (place / member.name).resolve()
-    if not goal.is_relative_to(place.resolve()) or not (member.isfile() or member.isdir()):
-        raise InputError(
-            f"holds {member.name!r}, a link, a device or a path that leads elsewhere",
-            where=tar,
-            wanted="plain files and folders",
-            fix="do not use it; fetch it again from its own source",
-        )
-    if member.isdir():
-        goal.mkdir(parents=True, exist_ok=True)
-        return
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    content = file.extractfile(member)
-    assert content is not None, member.name
-    with content, open(goal, "wb") as out:
-        shutil.copyfileobj(content, out)
-
-
 class _Record:
     """``fetched.jsonl``: what was fetched whole; a file counts as there while its length is still that."""
 
@@ -346,7 +306,7 @@ class _Meter:
     def __init__(self, progress: Progress, total: int):
         self._bar = progress.stage("Fetching, MB", max(1, round(total / _MB)))
         self._lock, self._files, self.done = threading.Lock(), dict[str, int](), 0
-        self._shown, self._began, self._fresh = 0, time.monotonic(), 0
+        self._shown, self._began, self._fresh, self._told = 0, time.monotonic(), 0, set[str]()
 
     def forget(self, path: str) -> None:
         """An attempt ended: the next counts from its own beginning."""
@@ -366,6 +326,14 @@ class _Meter:
                 rate = self._fresh / max(1e-3, time.monotonic() - self._began) / _MB
                 self._bar.step(whole - self._shown, f"{rate:.1f} MB/s, {Path(path).parent.name or path}")
                 self._shown = whole
+
+    def trouble(self, text: str) -> None:
+        """A line, once: many files wait for one server."""
+        with self._lock:
+            new = text not in self._told
+            self._told.add(text)
+        if new:
+            self._bar.say(text)
 
     def end(self) -> None:
         """The bar's last line."""
