@@ -118,6 +118,10 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
         compare([one, evaluation(tmp_path / "other", protocol="plain")], tmp_path / "out")
     with pytest.raises(UsageError, match="different schemes"):
         compare([one, evaluation(tmp_path / "scheme", scheme="lits")], tmp_path / "out")
+    plain = {"protocol": "plain", "options": {"lesion_iou": 0.5}}
+    two = [evaluation(tmp_path / f"iou{x}", **plain | {"options": {"lesion_iou": x}}) for x in (0.5, 0.1)]
+    with pytest.raises(UsageError, match="different options"):
+        compare(two, tmp_path / "out")
     with pytest.raises(DatasetError, match="in common"):
         compare([one, evaluation(tmp_path / "none", cases=0)], tmp_path / "out")
     with pytest.raises(InputError, match="no such file"):

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hilum.cli import main
 from hilum.errors import DatasetError, UsageError
 from hilum.judge.evaluate import evaluate
 from hilum.judge.pairing import find_label_maps, pair_cases
@@ -217,6 +218,50 @@ def test_patients_and_options(folders: tuple[Path, Path, Path]) -> None:
     assert "nsd_0.25mm" in tumour
     assert "lesion_sensitivity_5mm_up" in tumour
     assert not any(math.isnan(v) for v in tumour.values() if v is not None)
+
+
+def test_options_come_by_the_command_line_and_are_kept(folders: tuple[Path, Path, Path]) -> None:
+    truth, prediction, out = folders
+    words = ["evaluate", "--truth", str(truth), "--prediction", str(prediction), "--out", str(out), "--missing", "skip"]
+    chosen = [
+        "--tolerance",
+        "0.5",
+        "--tolerance",
+        "4",
+        "--lesion-iou",
+        "0.1",
+        "--connectivity",
+        "6",
+        "--lesion-bin",
+        "5",
+    ]
+    assert main([*words, "--protocol", "plain", "--quiet", *chosen]) == 0
+    scores = json.loads((out / "scores.json").read_text())
+    want = {"tolerances_mm": [0.5, 4.0], "lesion_iou": 0.1, "connectivity": 6, "diameters_mm": [5.0]}
+    assert scores["options"] == want
+    assert {"nsd_0.5mm", "nsd_4mm"} <= scores["mean"]["tumor"].keys() and "nsd_1mm" not in scores["mean"]["tumor"]
+    assert main([*words, "--protocol", "msd", "--scheme", "kits", "--quiet", *chosen[:4]]) == 0
+    assert json.loads((out / "scores.json").read_text())["options"] == {"tolerances_mm": [0.5, 4.0]}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "said"),
+    [
+        ("kits23", {"tolerances_mm": (2.0,)}, "protocol 'kits23' decides tolerances_mm itself"),
+        ("msd", {"lesion_iou": 0.1}, "decides lesion_iou itself"),
+        ("nnunet", {"connectivity": 6}, "decides connectivity itself"),
+        ("plain", {"tolerances_mm": (-1.0,)}, "above 0 mm"),
+        ("plain", {"diameters_mm": (math.nan,)}, "above 0 mm"),
+        ("plain", {"lesion_iou": 1.0}, "0 to below 1"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    folders: tuple[Path, Path, Path], protocol: str, options: dict[str, Any], said: str
+) -> None:
+    truth, prediction, out = folders
+    with pytest.raises(UsageError, match=said):
+        evaluate(truth, prediction, protocol, out, options=ScoreOptions(**options))
+    assert not out.exists()
 
 
 def test_all_cases_bad(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from hilum.errors import InputError, UsageError
 from hilum.files import read_json
 from hilum.judge.compare import compare
 from hilum.judge.evaluate import Missing, evaluate, evaluate_pairs
+from hilum.judge.scoring import ScoreOptions
 from hilum.judge.suspects import suspects_text, write_suspects
 from hilum.judge.trained import read_trained, trained_by
 from hilum.labels import LabelScheme, scheme_from
@@ -167,6 +168,7 @@ def evaluate_and_report(
     probabilities: Path | None = None,
     claimed: Mapping[str, float] | None = None,
     figures: bool = False,
+    options: ScoreOptions | None = None,
 ) -> dict[str, Any]:
     """Score two folders and draw the page.
 
@@ -178,7 +180,7 @@ def evaluate_and_report(
         fold: of a file of folds, the one held out.
         suspects: also order the cases by disagreement (``suspects.json``, ``suspects.csv``).
         scans: folder of the cases' CT, for the pictures.
-        probabilities, claimed: as for ``judge.evaluate``.
+        probabilities, claimed, options: as for ``judge.evaluate``.
         figures: also write charts and panels for a paper to ``OUT/figures``.
 
     Returns:
@@ -197,6 +199,7 @@ def evaluate_and_report(
         trained_on=read_trained(trained_on, fold) if trained_on else trained_by(prediction),
         probabilities=probabilities,
         claimed=claimed,
+        options=options,
     )
     ranked = write_suspects(scores, out) if suspects else None
     if ranked is None:

@@ -11,7 +11,15 @@ from hilum.cli.words import add_verb, answered, progress_of
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score predictions against the truth."""
+    from hilum.judge.scoring import ScoreOptions
     from hilum.runs import evaluate_and_report
+
+    chosen = {
+        "tolerances_mm": options.tolerance and tuple(options.tolerance),
+        "lesion_iou": options.lesion_iou,
+        "connectivity": options.connectivity,
+        "diameters_mm": options.lesion_bin and tuple(options.lesion_bin),
+    }
 
     answer = evaluate_and_report(
         Path(options.truth),
@@ -29,6 +37,7 @@ def evaluate(options: argparse.Namespace) -> int:
         probabilities=Path(options.probabilities) if options.probabilities else None,
         claimed=numbers_of(options.claimed, "--claimed"),
         figures=options.figures,
+        options=ScoreOptions(**{name: value for name, value in chosen.items() if value is not None}),
     )
     return answered(options, answer["scores"], answer["text"], answer["exit_code"])
 
@@ -85,6 +94,14 @@ def evaluate_words(verbs: Any) -> None:
         default=[],
         metavar="METRIC=X",
         help="a reported mean iou, dice or accuracy: whence?",
+    )
+    words.add_argument(
+        "--tolerance", action="append", type=float, metavar="MM", help="of NSD, again for more (default: 1 2 3 5 7)"
+    )
+    words.add_argument("--lesion-iou", type=float, metavar="X", help="a lesion is found above this IoU (default: 0.5)")
+    words.add_argument("--connectivity", type=int, choices=(6, 18, 26), help="neighbours of one lesion (default: 26)")
+    words.add_argument(
+        "--lesion-bin", action="append", type=float, metavar="MM", help="borders of lesion sizes (default: 10 20 40)"
     )
     words.add_argument("--figures", action="store_true", help="also charts and panels for a paper: PNG at 300 dpi, SVG")
     text = "say whether models differ: paired by case, with intervals and corrected p-values"

@@ -9,6 +9,7 @@ Only cases that all evaluations have are compared. It reads scores, never label 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -114,13 +115,13 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 def _require_one_kind(tables: Mapping[str, Mapping[str, Any]]) -> None:
-    for key in ("protocol", "scheme"):
-        found = {name: table.get(key) for name, table in tables.items()}
-        if len(set(found.values())) > 1:
+    for key, plural in (("protocol", "protocols"), ("scheme", "schemes"), ("options", "options")):
+        found = {name: table[key] for name, table in tables.items() if key in table}
+        if len({json.dumps(value, sort_keys=True) for value in found.values()}) > 1:
             raise UsageError(
-                f"evaluations of different {key}s ({', '.join(f'{n}: {v}' for n, v in found.items())})",
-                wanted=f"one {key}: numbers of different rules cannot be compared",
-                fix="evaluate all predictions anew with one --protocol and --scheme",
+                f"evaluations of different {plural} ({', '.join(f'{n}: {v}' for n, v in found.items())})",
+                wanted=f"the same {key}: numbers of different rules cannot be compared",
+                fix="evaluate all predictions anew in the same way",
             )
 
 

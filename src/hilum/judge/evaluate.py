@@ -14,7 +14,7 @@ from typing import Any
 
 from hilum.cores import cpu_count
 from hilum.errors import HilumError, UsageError
-from hilum.files import write_json, write_text
+from hilum.files import plain, write_json, write_text
 from hilum.judge.claims import ways
 from hilum.judge.jobs import Job, Missing, jobs_of, score_job, score_pair
 from hilum.judge.measured import Shelf
@@ -59,7 +59,7 @@ def evaluate(
             prediction that found nothing ("zero").
         workers: cases scored at once; by default as many as processors.
         progress: where to tell.
-        options: tolerances and lesion rules of the protocols that leave them open.
+        options: tolerances and lesion rules, of the protocols that leave them open.
         patients: case -> patient, for intervals where a patient has several scans.
         trained_on: cases or patients that the model was trained on, which the audit looks for among the scored.
         probabilities: folder of ``<case>/probabilities_<label>.nii.gz``, for FROC and calibration; those that lie
@@ -72,11 +72,12 @@ def evaluate(
         What ``scores.json`` holds.
 
     Raises:
-        UsageError: an unknown protocol or option.
+        UsageError: an unknown protocol, an option that it does not take or that is out of bounds.
         DatasetError: nothing pairs.
     """
     rules = protocol_named(protocol)
     labels = scheme_of(rules, scheme)
+    chosen = (options or ScoreOptions()).checked(rules)
     if missing not in ("fail", "skip", "zero"):
         raise UsageError(f"missing = {missing!r}", wanted="fail, skip or zero")
     for metric in claimed or {}:
@@ -84,10 +85,9 @@ def evaluate(
     pairing = pair_cases(Path(truth), Path(prediction))
     jobs, failures, warnings = jobs_of(pairing, missing, Path(truth), Path(prediction), probabilities)
     shelf = Shelf(Path(out) if keep else None)
-    scores, failed = _score_all(jobs, rules, labels, options or ScoreOptions(), workers, progress, shelf)
+    scores, failed = _score_all(jobs, rules, labels, chosen, workers, progress, shelf)
     result = summarise(scores, rules, labels, warnings, failures | failed, patients or {}, trained_on, claimed)
-    result["files"] = {name: _paths(job) for name, job in jobs.items()}
-    return _write(result, Path(out))
+    return _write(result, jobs, rules, chosen, Path(out))
 
 
 def evaluate_pairs(
@@ -118,8 +118,7 @@ def evaluate_pairs(
     shelf = Shelf(Path(out) if keep else None, measured)
     scores, failed = _score_all(jobs, rules, labels, ScoreOptions(), workers, progress, shelf)
     result = summarise(scores, rules, labels, [], failed, patients or {}, trained_on)
-    result["files"] = {name: _paths(job) for name, job in jobs.items()}
-    return _write(result, Path(out))
+    return _write(result, jobs, rules, ScoreOptions(), Path(out))
 
 
 def score_case(
@@ -163,7 +162,11 @@ def _paths(job: Job) -> dict[str, str | None]:
     }
 
 
-def _write(result: dict[str, Any], out: Path) -> dict[str, Any]:
+def _write(
+    result: dict[str, Any], jobs: Mapping[str, Job], rules: Protocol, options: ScoreOptions, out: Path
+) -> dict[str, Any]:
+    result["options"] = plain({name: getattr(options, name) for name in rules.takes})
+    result["files"] = {name: _paths(job) for name, job in jobs.items()}
     write_json(out / "scores.json", result)
     write_text(out / "scores.csv", csv_table(result["cases"]))
     return result

@@ -193,6 +193,7 @@ PROTOCOLS = (
         pool_plain,
         fixed=False,
         same_grid=True,
+        takes=("tolerances_mm", "lesion_iou", "connectivity", "diameters_mm"),
     ),
     Protocol(
         "nnunet",
@@ -210,5 +211,6 @@ PROTOCOLS = (
         "lits",
         score_msd,
         fixed=False,
+        takes=("tolerances_mm",),
     ),
 )

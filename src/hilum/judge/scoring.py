@@ -6,10 +6,11 @@ Comes in: a ``Pair``, which a protocol turns into a ``CaseScore``. Knows no file
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from hilum.errors import UsageError
 from hilum.judge.confidence import Confidence
 from hilum.judge.lesions import Neighbours
 from hilum.judge.pair import Pair
@@ -21,10 +22,10 @@ Sums = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What a person may choose; official protocols have their own numbers and ignore these.
+    """What a person may choose, of the protocols that leave it open (``Protocol.takes``).
 
     Attributes:
-        tolerances_mm: of NSD, for the protocols that leave it open.
+        tolerances_mm: of NSD.
         lesion_iou: a lesion counts as detected above this intersection over union.
         connectivity: 6, 18 or 26 neighbours make one lesion.
         diameters_mm: borders of the lesion size bins, as diameters of spheres of the same volume.
@@ -36,6 +37,30 @@ class ScoreOptions:
     connectivity: Neighbours = 26
     diameters_mm: tuple[float, ...] = (10.0, 20.0, 40.0)
     threads: int = 1
+
+    def checked(self, protocol: Protocol) -> ScoreOptions:
+        """These options, if they mean something.
+
+        Raises:
+            UsageError: a number out of bounds, or a choice that the protocol has made itself.
+        """
+        above = {"tolerances_mm": self.tolerances_mm, "diameters_mm": self.diameters_mm}
+        for name, values in above.items():
+            if not values or not all(np.isfinite(value) and value > 0 for value in values):
+                raise UsageError(f"{name} = {values}", wanted="one or more lengths above 0 mm")
+        if not 0 <= self.lesion_iou < 1:
+            raise UsageError(f"lesion_iou = {self.lesion_iou}", wanted="0 to below 1")
+        if self.connectivity not in (6, 18, 26):
+            raise UsageError(f"connectivity = {self.connectivity}", wanted="6, 18 or 26 neighbours")
+        for field_ in fields(self):
+            chosen = field_.name != "threads" and getattr(self, field_.name) != field_.default
+            if chosen and field_.name not in protocol.takes:
+                raise UsageError(
+                    f"protocol {protocol.name!r} decides {field_.name} itself",
+                    wanted=f"{list(protocol.takes)}" if protocol.takes else "none of these options",
+                    fix="leave the option away, or choose protocol 'plain'",
+                )
+        return self
 
 
 @dataclass(frozen=True)
@@ -83,6 +108,7 @@ class Protocol:
         fixed: True if the labels and regions are the challenge's own, whatever the scheme says.
         same_grid: True if truth and prediction must lie at one place; official scorers compare arrays blindly.
         samples: True if a case has many references, whose scores are averaged.
+        takes: which of ``ScoreOptions`` a person may choose.
     """
 
     name: str
@@ -94,3 +120,4 @@ class Protocol:
     fixed: bool = True
     same_grid: bool = False
     samples: bool = False
+    takes: tuple[str, ...] = ()
