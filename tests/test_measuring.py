@@ -151,12 +151,20 @@ def test_measuring_does_not_load_torch(cases: Path, tmp_path: Path) -> None:
 
 def test_pages_are_drawn_again_and_lost_cases_listed(cases: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    measure_files([str(cases / "labels" / f"{name}.nii.gz") for name in ("a", "none")], "kits", out, workers=1)
+    (tmp_path / "cut.nii.gz").write_bytes((cases / "labels" / "a.nii.gz").read_bytes()[:900])
+    given = [str(cases / "labels" / f"{name}.nii.gz") for name in ("a", "none")] + [str(tmp_path / "cut.nii.gz")]
+    assert list(measure_files(given, "kits", out, workers=1).failed) == ["cut"]
+    assert list(read_json(out / "failures.json")) == ["cut"]
     (out / "a" / "report.html").unlink()
+    (out / "summary.html").write_text("", encoding="utf-8")
+    one = redraw_cases([out / "a"], workers=1)  # the page of all keeps the others, and those that failed
+    assert one.pages == (out / "a" / "report.html", out / "summary.html")
+    text = one.pages[1].read_text(encoding="utf-8")
+    assert all(f">{name}<" in text for name in ("a", "none", "cut"))
     (out / "none" / "measurements.json").write_text("[]", encoding="utf-8")
     assert case_folders(out) == [out / "a", out / "none"] and case_folders(out / "a") == [out / "a"]
     run = redraw_cases(case_folders(out), workers=1)
-    assert run.pages == (out / "a" / "report.html",) and run.exit_code == 1
+    assert run.pages == (out / "a" / "report.html", out / "summary.html") and run.exit_code == 1
     assert "holds no measurements" in run.failed[str(out / "none")]
     assert "failed" in run.text() and run.to_json()["failed"]
 

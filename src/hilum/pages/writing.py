@@ -6,6 +6,7 @@ network. All text that comes from files is escaped by the templates.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,10 @@ AGREEMENT = (
 )
 
 
+_UNTOUCHED = re.compile(r"(<script\b.*?</script>|<style\b.*?</style>|<[^>]*>)", re.DOTALL)
+_UNIT = re.compile(r"(?<=\d) (?=(?:mm|mL|HU|cm²|cm|GB|s|h|min)\b|%)")
+
+
 @cache
 def _environment() -> Environment:
     """Templates beside this file; everything is escaped, and a name that was not given is an error, not a blank."""
@@ -44,5 +49,12 @@ def _environment() -> Environment:
 def write_page(path: Path, template: str, context: Mapping[str, Any]) -> Path:
     """Fill a template and write it beside, then rename; the path."""
     shared = {"version": __version__, "not_a_device": strings.NOT_A_DEVICE, "made": ""}
-    write_text(path, _environment().get_template(template).render({**shared, **context}))
+    write_text(path, unbroken(_environment().get_template(template).render({**shared, **context})))
     return Path(path)
+
+
+def unbroken(html: str) -> str:
+    """A page whose lines do not end between a number and its unit; scripts, styles and tags stay as they are."""
+    parts = _UNTOUCHED.split(html)
+    parts[::2] = [_UNIT.sub("\u00a0", text) for text in parts[::2]]
+    return "".join(parts)

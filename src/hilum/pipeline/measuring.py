@@ -4,6 +4,7 @@
     DIR/measurements.csv      one row a case: lesions, organs, warnings
     DIR/summary.csv           the same with the quality gate in front, what to look at first
     DIR/summary.html          all cases on one page, outliers first
+    DIR/failures.json         which label maps could not be measured, and why
 
 Comes in: files, folders or globs of label maps, a label scheme, perhaps their scans, probabilities, folds, an earlier
 date. Goes out: the files above and a MeasureRun. Cases are measured by several processes. One that fails is listed and
@@ -21,7 +22,7 @@ from typing import Any
 
 from hilum.cores import cpu_count, process_pool
 from hilum.errors import HilumError, InputError, OutputError, UsageError
-from hilum.files import read_json
+from hilum.files import read_json, write_json
 from hilum.judge.pairing import find_label_maps
 from hilum.labels import LabelScheme, scheme_from
 from hilum.pages.cohort import cohort_report, write_cohort_csv
@@ -158,8 +159,10 @@ def measure_files(
     ordered = {ref.name: done[ref.name] for ref in refs if ref.name in done}
     write_summary(out / "measurements.csv", ordered)
     write_cohort_csv(out / "summary.csv", ordered)
+    failed = {ref.name: failed[ref.name] for ref in refs if ref.name in failed}
+    write_json(out / "failures.json", failed)
     cohort_report(out / "summary.html", ordered, failed)
-    return MeasureRun(out, ordered, {ref.name: failed[ref.name] for ref in refs if ref.name in failed}, tuple(skipped))
+    return MeasureRun(out, ordered, failed, tuple(skipped))
 
 
 def _measured(tasks: Sequence[Task], workers: int | None) -> Iterator[Done]:

@@ -1,8 +1,9 @@
 """Cases' pages drawn again from what lies in their folders.
 
-Comes in: folders that ``segment`` or ``measure_files`` wrote. Goes out: each one's ``report.html``, new, and
-``report.pdf`` if asked for. The scan is drawn if it still lies where it was; without it the labels are drawn alone and
-the page says so. Several processes share the cases; one that fails is listed and the others go on.
+Comes in: folders that ``segment`` or ``measure_files`` wrote. Goes out: each one's ``report.html``, new, ``report.pdf``
+if asked for, and the page of all cases beside them. The scan is drawn if it still lies where it was; without it the
+labels are drawn alone and the page says so. Several processes share the cases; one that fails is listed and the others
+go on.
 """
 
 from __future__ import annotations
@@ -120,12 +121,29 @@ def redraw_cases(
         bar.step(note=folder.name)
     written = [pages[folder] for folder in folders if folder in pages]
     for parent in dict.fromkeys(folder.parent for folder in pages):
-        mine = [folder for folder in folders if folder.parent == parent and folder in pages]
-        if len(mine) > 1:
-            tables = {folder.name: read_json(folder / "measurements.json") for folder in mine}
+        if (parent / "summary.html").is_file() or sum(folder.parent == parent for folder in folders) > 1:
             lost = {Path(name).name: why for name, why in failed.items() if Path(name).parent == parent}
-            written.append(cohort_report(parent / "summary.html", tables, lost))
+            written.append(_redraw_cohort(parent, lost))
     return RedrawRun(tuple(written), failed)
+
+
+def _redraw_cohort(parent: Path, lost: Mapping[str, str]) -> Path:
+    """The page of all cases of a folder, whether drawn again or not, and of those that could not be measured."""
+    tables, failed = {}, dict(lost)
+    for folder in case_folders(parent):
+        try:
+            table = read_json(folder / "measurements.json")
+        except InputError:
+            continue  # started, and never measured
+        if folder.name not in lost and isinstance(table, dict) and {"organs", "lesions"} <= table.keys():
+            tables[folder.name] = table
+    try:
+        earlier = read_json(parent / "failures.json")
+    except InputError:
+        earlier = {}
+    if isinstance(earlier, dict):
+        failed |= {name: str(why) for name, why in earlier.items() if name not in tables}
+    return cohort_report(parent / "summary.html", tables, failed)
 
 
 def _drawn(folders: Sequence[Path], pdf: bool, workers: int | None) -> Iterator[tuple[Path, Path | None, str]]:
