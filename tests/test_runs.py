@@ -75,15 +75,15 @@ def test_held_out_cases_that_fail_are_told_and_not_averaged(
     """Before, the mean of the others was printed alone, with exit code 0."""
     from hilum.pipeline import validating
 
-    whole, broken = validating.prepare_scan, []
+    whole, broken = validating.Predictor.prepare, []
 
-    def prepare(scan, plan, name=""):  # type: ignore[no-untyped-def]
+    def prepare(predictor, scan, name=""):  # type: ignore[no-untyped-def]
         if not broken or name in broken:
             broken.append(name)
             raise InputError("went away", where=name)
-        return whole(scan, plan, name)
+        return whole(predictor, scan, name)
 
-    monkeypatch.setattr(validating, "prepare_scan", prepare)
+    monkeypatch.setattr(validating.Predictor, "prepare", prepare)
     recipe = tmp_path / "r.toml"
     recipe.write_text(to_toml(short_recipe(phantoms, "phantom")))
     words = ["train", str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"]

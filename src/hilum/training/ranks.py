@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from torch import distributed, nn
 from hilum.errors import TrainingError, UsageError
 
 _PATIENCE = timedelta(hours=6)  # rank 0 prepares cases and looks at whole scans while the others wait
+_JOINING = timedelta(minutes=30)  # until all processes have started
+_meetings: list[distributed.Store] = []  # where ranks find each other; one as long as the process lives
+_groups = count()
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,13 @@ def together(device_type: str) -> Iterator[Ranks]:
         yield ranks
         return
     try:
-        distributed.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_PATIENCE)
+        if not _meetings:
+            _meetings.append(next(distributed.rendezvous("env://", timeout=_JOINING))[0])
+        # Each group has a place of its own there. Without it, a run of several trainings (a locator, then its network)
+        # fails where one rank is a second late: the others meet in what is left of the group before.
+        place = distributed.PrefixStore(f"hilum {next(_groups)}", _meetings[0])
+        backend = "nccl" if device_type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=place, rank=ranks.rank, world_size=ranks.world, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UsageError(
             f"the other {ranks.world - 1} processes cannot be reached ({str(error).splitlines()[0]})",
