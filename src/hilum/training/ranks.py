@@ -26,7 +26,7 @@ from hilum.errors import TrainingError, UsageError
 
 _PATIENCE = timedelta(hours=6)  # rank 0 prepares cases and looks at whole scans while the others wait
 _JOINING = timedelta(minutes=30)  # until all processes have started
-_meetings: list[distributed.Store] = []  # where ranks find each other; one as long as the process lives
+_meetings: list[Any] = []  # where ranks find each other; one as long as the process lives
 _groups = count()
 
 
@@ -128,10 +128,11 @@ def together(device_type: str) -> Iterator[Ranks]:
         return
     try:
         if not _meetings:
-            _meetings.append(next(distributed.rendezvous("env://", timeout=_JOINING))[0])
+            meetings = distributed.rendezvous("env://", timeout=_JOINING)  # type: ignore[attr-defined]
+            _meetings.append(next(meetings)[0])
         # Each group has a place of its own there. Without it, a run of several trainings (a locator, then its network)
         # fails where one rank is a second late: the others meet in what is left of the group before.
-        place = distributed.PrefixStore(f"hilum {next(_groups)}", _meetings[0])
+        place = distributed.PrefixStore(f"hilum {next(_groups)}", _meetings[0])  # type: ignore[attr-defined]
         backend = "nccl" if device_type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=place, rank=ranks.rank, world_size=ranks.world, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
