@@ -18,7 +18,7 @@ from hilum.errors import GeometryError, UsageError
 from hilum.files import read_json, write_json
 from hilum.labels import SCHEMES
 from hilum.pages import pdf as pdf_module
-from hilum.pages.cohort import in_order, oddness
+from hilum.pages.cohort import FEW, cohort_report, in_order, oddness
 from hilum.pages.meshes import surface
 from hilum.phantom import make_case
 from hilum.pipeline import measure_files
@@ -199,6 +199,16 @@ def test_outliers_come_first() -> None:
     assert in_order(many)[:2] == ["bad", "huge"]
     assert oddness(many)["huge"] > 5 > oddness(many)["c4"]
     assert set(oddness({"a": table(1.0), "b": table(9.0)}).values()) == {0.0}
+
+
+def test_a_long_page_can_be_searched_and_tells_what_failed(tmp_path: Path) -> None:
+    rows = {f"c{n:03}": {**table(1500.0 + n, n < 2), "format": 2} for n in range(FEW + 1)}
+    text = cohort_report(tmp_path / "summary.html", rows, {"cut": "the file ends too early"}).read_text("utf-8")
+    assert text.count("<tr") == 1 + len(rows) and 'role="search"' in text and 'aria-live="polite"' in text
+    assert '<a href="#failed">' in text and '<h2 id="failed">' in text and "the file ends too early" in text
+    assert "15 cases" not in text and "2 cases" not in text and "two cases to look at" in text
+    short = cohort_report(tmp_path / "short.html", {"a": rows["c000"]}).read_text("utf-8")
+    assert 'role="search"' not in short and "#failed" not in short
 
 
 @pytest.mark.parametrize("flip", [1, -1])

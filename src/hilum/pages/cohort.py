@@ -27,7 +27,8 @@ from hilum.pages.writing import write_page
 from hilum.results.summary import SUMMARY_FIELDS, summary_row, title
 
 Tables = Mapping[str, Mapping[str, Any]]
-FEWEST = 5
+FEWEST = 5  # cases, before one of them can be odd
+FEW = 12  # rows, up to which nobody needs to search
 
 
 def cohort_report(out_html: Path, tables: Tables, failed: Mapping[str, str] | None = None) -> Path:
@@ -54,6 +55,8 @@ def cohort_report(out_html: Path, tables: Tables, failed: Mapping[str, str] | No
         "warnings": [],
         "columns": [f"{name[:1].upper()}{name[1:]}" for name in columns],
         "rows": rows,
+        "look": look,
+        "few": FEW,
         "failed": dict(failed or {}),
     }
     return write_page(out_html, "cohort.html", context)

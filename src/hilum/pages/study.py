@@ -194,7 +194,7 @@ def _arm_table(
             value = cell.get("value")
             span = ""
             if cell.get("low") is not None:
-                span = f"{strings.score(metric, cell['low'])}–{strings.score(metric, cell['high'])}"
+                span = units.span(strings.score(metric, cell["low"]), strings.score(metric, cell["high"]))
             text = strings.score(metric, value)
             cells.append({"value": "" if value is None else value, "text": text, "small": span,
                           "best": value is not None and value == best[region] and fair})  # fmt: skip

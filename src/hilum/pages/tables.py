@@ -12,7 +12,7 @@ from typing import Any
 
 from hilum.pages.charts import Bar
 from hilum.pages.strings import TEXT, metric_name, region_name, score
-from hilum.pages.units import DASH
+from hilum.pages.units import DASH, span
 
 Scores = Mapping[str, Mapping[str, Any]]
 
@@ -184,7 +184,7 @@ def _estimate(metric: str, cell: Mapping[str, Any] | None, cases: int) -> dict[s
         return {"text": DASH, "small": ""}
     small = ""
     if cell.get("low") is not None and cell.get("high") is not None:
-        small = f"({score(metric, cell['low'])}–{score(metric, cell['high'])})"
+        small = f"({span(score(metric, cell['low']), score(metric, cell['high']))})"
     if cell.get("n") is not None and cell["n"] != cases:
         small = f"{small} n={cell['n']}".strip()
     return {"text": score(metric, cell["value"]), "small": small}

@@ -28,6 +28,11 @@ def millilitre_span(low: float, high: float) -> str:
     return f"{start}–{high:.{digits}f} mL"
 
 
+def span(low: str, high: str) -> str:
+    """``0.94–0.96``; with room where a minus sign would touch the dash: ``−29.2 – −9.2``."""
+    return f"{low} {DASH} {high}" if low.startswith("−") or high.startswith("−") else f"{low}{DASH}{high}"
+
+
 def percent(value: float) -> str:
     """``+12 %`` with its sign; ``0 %`` has none."""
     return f"{value:+.0f} %".replace("-", "−") if abs(value) >= 0.5 else "0 %"
