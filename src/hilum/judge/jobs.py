@@ -68,11 +68,11 @@ def jobs_of(
     for name, path in pairing.truth_only.items():
         if missing == "zero":
             jobs[name] = Job(path, None)
-            warnings.append(f"{name}: no prediction; scored as one that found nothing")
-        elif missing == "skip":
-            warnings.append(f"{name}: no prediction; left out")
-        else:
+        elif missing == "fail":
             failures[name] = f"no prediction in {prediction}{nearest(name, pairing.prediction_only)}"
+    if pairing.truth_only and missing != "fail":
+        done = "scored as one that found nothing" if missing == "zero" else "left out"
+        warnings.append(f"{', '.join(pairing.truth_only)}: no prediction; {done}")
     warnings += [
         f"{name}: a prediction without a truth in {truth}{nearest(name, pairing.truth_only)}; left out"
         for name in pairing.prediction_only
