@@ -2,8 +2,9 @@
 
     python benchmarks/phantom_montage.py docs/explanation/phantom.jpg
 
-Five rows: one patient in five phases; renal masses; liver lesions and anomalies of the kidneys; the trunk from chest to
-pelvis; randomised appearance. Soft tissue window, -160 to 240 HU, the patient's right on the left.
+Six rows: one patient in five phases; renal masses; liver lesions and anomalies of the kidneys; the trunk from chest to
+pelvis; randomised appearance; other bodies painted around label maps of phantoms, as ``hilum data paint`` does around
+real ones, whose licence keeps them out of here. Soft tissue window, -160 to 240 HU, the patient's right on the left.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from PIL import Image
 
 from hilum.phantom import PhantomCase, make_case
 from hilum.phantom.kidneys import ANOMALIES
+from hilum.phantom.paint import paint_around
 from hilum.phantom.patient import Patient, draw_patient
 from hilum.phantom.tissues import PHASES
 
@@ -77,6 +79,19 @@ def anomaly(kind: str) -> np.ndarray:
     return axial(case, float(z[np.argmax(area - 1e9 * (np.abs(z - where) > 25))]))
 
 
+def painted(seed: int, phase: str) -> np.ndarray:
+    """Another body around the label map of a phantom, where most is labelled."""
+    labels = case_of(seed, slices=70).labels
+    ct = paint_around(labels, seed + 1, phase=phase).ct.oriented("SPL")
+    area = (labels.oriented("SPL").array > 0).sum(axis=(1, 2))
+    return tile(ct.array[int(np.argmax(area))])
+
+
+def seed_with(fits: Callable[[Patient], bool]) -> int:
+    """The first seed of a patient."""
+    return next(s for s in range(3000) if fits(draw_patient(s)))
+
+
 def main() -> None:
     """Paint and save."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,6 +121,12 @@ def main() -> None:
     rows[-1].append(tile(ct.array[::-1, round(PLANE * 0.56)], 5.0 / 1.22))
     rows[-1].append(tile(ct.array[::-1, :, PLANE // 2], 5.0 / 1.22))
     rows.append([axial(case_of(seed, appearance="random"), 2.0) for seed in range(31, 36)])
+    bulky = seed_with(lambda p: not p.anomaly and any(ml(x, p) > 250 for x in p.lesions if x.kind == "tumour"))
+    cystic = seed_with(lambda p: not p.anomaly and sum(x.kind == "cyst" for x in p.lesions) >= 4)
+    several = seed_with(lambda p: not p.anomaly and sum(x.kind == "tumour" for x in p.lesions) >= 3)
+    odd = [seed_with(lambda p, kind=kind: p.anomaly == kind) for kind in ("horseshoe", "absent")]
+    phases = ("arterial", "nephrographic", "arterial", "nephrographic", "excretory")
+    rows.append([painted(s, phase) for s, phase in zip((bulky, cystic, several, *odd), phases, strict=True)])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.vstack([np.hstack(row) for row in rows])).save(options.out, quality=82, optimize=True)
 
