@@ -2,7 +2,7 @@
 
 Comes in: logits (B, R, N), truth (B, R, N) of zeros and ones. Goes out: a scalar of the logits' type. Knows no
 resolutions and no options' origin. Legend: B batch, R regions (none is background), N voxels; p is the logistic
-function of a logit. The formulas are those of ``_region_losses`` and ``_voxel_losses``, with p in the softmax's place.
+function of a logit. The formulas are those of ``_overlap`` and ``_voxel_losses``, with p in the softmax's place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from hilum.training.ranks import over_ranks
+from hilum.training._overlap import Sums, dice_index, focal_power, tversky_index
 
 
 def bce(logits_BRN: torch.Tensor, truth_BRN: torch.Tensor) -> torch.Tensor:
@@ -24,8 +24,7 @@ def soft_dice(
     logits_BRN: torch.Tensor, truth_BRN: torch.Tensor, *, batch_dice: bool = True, smooth: float = 1e-5
 ) -> torch.Tensor:
     """One minus the mean soft Dice of the regions."""
-    both, guess, truth = _sums(logits_BRN.sigmoid(), truth_BRN, batch_dice)
-    return 1 - ((2 * both + smooth) / (guess + truth + smooth)).mean()
+    return 1 - dice_index(_sums(logits_BRN, truth_BRN), batch_dice, smooth).mean()
 
 
 def batch_dice(logits_BRN: torch.Tensor, truth_BRN: torch.Tensor, *, smooth: float = 1e-5) -> torch.Tensor:
@@ -57,7 +56,7 @@ def tversky(
     smooth: float = 1e-5,
 ) -> torch.Tensor:
     """One minus the mean Tversky index of the regions; beta weighs false negatives."""
-    return 1 - _index(logits_BRN, truth_BRN, alpha, beta, batch_dice, smooth).mean()
+    return 1 - tversky_index(_sums(logits_BRN, truth_BRN), alpha, beta, batch_dice, smooth).mean()
 
 
 def focal_tversky(
@@ -71,8 +70,7 @@ def focal_tversky(
     smooth: float = 1e-5,
 ) -> torch.Tensor:
     """Mean of ``(1 - Tversky index)^(1 / gamma)``."""
-    away = 1 - _index(logits_BRN, truth_BRN, alpha, beta, batch_dice, smooth)
-    return (away.clamp_min(torch.finfo(away.dtype).eps) ** (1 / gamma)).mean()
+    return focal_power(tversky_index(_sums(logits_BRN, truth_BRN), alpha, beta, batch_dice, smooth), gamma)
 
 
 def focal(logits_BRN: torch.Tensor, truth_BRN: torch.Tensor, *, gamma: float = 2.0) -> torch.Tensor:
@@ -93,18 +91,7 @@ NESTED: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
-def _index(
-    logits: torch.Tensor, truth: torch.Tensor, alpha: float, beta: float, batch_dice: bool, smooth: float
-) -> torch.Tensor:
-    both, guess, true = _sums(logits.sigmoid(), truth, batch_dice)
-    return (both + smooth) / (both + alpha * (guess - both) + beta * (true - both) + smooth)
-
-
-def _sums(
-    p_BRN: torch.Tensor, truth_BRN: torch.Tensor, batch_dice: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums of p where the region is, of p, and of voxels where it is: (R) over the batch, else (B, R)."""
-    both, guess, true = (p_BRN * truth_BRN).sum(2), p_BRN.sum(2), truth_BRN.sum(2)
-    if batch_dice:
-        both, guess, true = over_ranks(both, guess, true)
-    return both, guess, true
+def _sums(logits_BRN: torch.Tensor, truth_BRN: torch.Tensor) -> Sums:
+    """Sums of p where the region is, of p, and of voxels where it is; each (B, R)."""
+    p_BRN = logits_BRN.sigmoid()
+    return (p_BRN * truth_BRN).sum(2), p_BRN.sum(2), truth_BRN.sum(2)

@@ -13,6 +13,7 @@ import edt
 import numpy as np
 import torch
 
+from hilum.training._overlap import Sums, away_from_one, dice_index, focal_power, tversky_index
 from hilum.training.ranks import over_ranks
 
 
@@ -59,7 +60,7 @@ def tversky(
         batch_dice: as for ``soft_dice``.
         smooth: as for ``soft_dice``.
     """
-    return 1 - _tversky_index(logits_BKN.softmax(1), truth_BN, alpha, beta, batch_dice, smooth).mean()
+    return 1 - tversky_index(_sums(logits_BKN.softmax(1), truth_BN, 1), alpha, beta, batch_dice, smooth).mean()
 
 
 def focal_tversky(
@@ -77,8 +78,8 @@ def focal_tversky(
     A gamma above 1 turns to classes that are nearly right, one below 1 to those that are far off. The paper calls the
     weight of false negatives alpha; here it is beta, as in ``tversky``.
     """
-    index = _tversky_index(logits_BKN.softmax(1), truth_BN, alpha, beta, batch_dice, smooth)
-    return ((1 - index).clamp_min(_tiny(index)) ** (1 / gamma)).mean()
+    index = tversky_index(_sums(logits_BKN.softmax(1), truth_BN, 1), alpha, beta, batch_dice, smooth)
+    return focal_power(index, gamma)
 
 
 def generalised_dice(logits_BKN: torch.Tensor, truth_BN: torch.Tensor, *, smooth: float = 1e-5) -> torch.Tensor:
@@ -113,36 +114,17 @@ def unified_focal_tversky_term(
     p_BKN: torch.Tensor, truth_BN: torch.Tensor, delta: float, gamma: float, asymmetric: bool, smooth: float
 ) -> torch.Tensor:
     """The regions' part of the unified focal loss (see ``losses.unified_focal``)."""
-    index_BK = _tversky_index(p_BKN, truth_BN, 1 - delta, delta, True, smooth, first=0)
-    away_BK = (1 - index_BK).clamp_min(_tiny(index_BK))
-    power = away_BK ** (1 - gamma)
-    return torch.cat((away_BK[..., :1] if asymmetric else power[..., :1], power[..., 1:]), -1).mean()
+    away_K = away_from_one(tversky_index(_sums(p_BKN, truth_BN, 0), 1 - delta, delta, True, smooth))
+    power_K = away_K ** (1 - gamma)
+    return torch.cat((away_K[:1] if asymmetric else power_K[:1], power_K[1:])).mean()
 
 
 def dice_of(p_BKN: torch.Tensor, truth_BN: torch.Tensor, batch_dice: bool, smooth: float) -> torch.Tensor:
     """One minus the mean soft Dice of the foreground classes, from probabilities."""
-    both_BK, guess_BK, truth_BK = _sums(p_BKN, truth_BN, 1)
-    if batch_dice:
-        both_BK, guess_BK, truth_BK = over_ranks(both_BK, guess_BK, truth_BK)
-    return 1 - ((2 * both_BK + smooth) / (guess_BK + truth_BK + smooth)).mean()
+    return 1 - dice_index(_sums(p_BKN, truth_BN, 1), batch_dice, smooth).mean()
 
 
-def _tversky_index(
-    p_BKN: torch.Tensor,
-    truth_BN: torch.Tensor,
-    alpha: float,
-    beta: float,
-    batch_dice: bool,
-    smooth: float,
-    first: int = 1,
-) -> torch.Tensor:
-    both, guess, truth = _sums(p_BKN, truth_BN, first)
-    if batch_dice:
-        both, guess, truth = over_ranks(both, guess, truth)
-    return (both + smooth) / (both + alpha * (guess - both) + beta * (truth - both) + smooth)
-
-
-def _sums(p_BKN: torch.Tensor, truth_BN: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _sums(p_BKN: torch.Tensor, truth_BN: torch.Tensor, first: int) -> Sums:
     """For the classes from ``first``: sums of p where the class is, of p, and of voxels where it is; each (B, K)."""
     both, truth = [], []
     for k in range(first, p_BKN.shape[1]):
@@ -161,8 +143,3 @@ def _signed_distances(truth: np.ndarray, classes: int) -> np.ndarray:
             threads = torch.get_num_threads()
             phi[k - 1] = np.where(inside, 1 - edt.edt(inside, parallel=threads), edt.edt(~inside, parallel=threads))
     return phi
-
-
-def _tiny(like: torch.Tensor) -> float:
-    # a power below 1 of an exact 0 has an infinite slope
-    return torch.finfo(like.dtype).eps
