@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,23 @@ def test_scans_of_a_patient_count_once(tmp_path: Path) -> None:
     answer = compare(folders, tmp_path / "out")
     assert answer["patients"] == 10
     assert all(row["n"] == 10 for row in answer["comparisons"])
+
+
+@pytest.mark.parametrize(
+    ("cases", "told"),
+    [
+        (6, r"6 patients can show no difference, however large: .* few is 0.031, 0.094 after .* over 3 tests"),
+        (7, "7 patients: tests of so few can hardly show anything"),
+        (10, ""),
+    ],
+)
+def test_too_few_patients_are_told(tmp_path: Path, cases: int, told: str) -> None:
+    folders = [evaluation(tmp_path / name, gain, cases=cases) for name, gain in (("a", 0.0), ("b", 0.5))]
+    answer = compare(folders, tmp_path / "out")
+    few = [text for text in answer["warnings"] if "patients" in text]
+    assert (not few and not told) or (len(few) == 1 and re.search(told, few[0]))
+    shown = {row["better"] for row in answer["comparisons"] if row["metric"] == "dice"}
+    assert shown == ({""} if cases == 6 else {"b"})
 
 
 def test_which_way_is_better() -> None:

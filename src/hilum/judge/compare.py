@@ -10,6 +10,7 @@ Only cases that all evaluations have are compared. It reads scores, never label 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from hilum.errors import DatasetError, InputError, UsageError
 from hilum.files import plain, read_json, write_json, write_text
-from hilum.judge.contrasts import Field, better, compared, compared_in_groups
+from hilum.judge.contrasts import ALPHA, Field, better, compared, compared_in_groups
 from hilum.judge.kits import REGIONS
 from hilum.judge.ranking import rank_teams
 from hilum.judge.standing import official_stability, standings
@@ -89,7 +90,8 @@ def compare(
         "values": _values(field),
     }
     result["methods"] = methods_sentence(result, margins or {}, claims or {}, groups is not None)
-    result["warnings"] = _warnings(tables, cases) + _group_warnings(found, groups)
+    few = _few(rows, len(set(field.patients)))
+    result["warnings"] = _warnings(tables, cases) + few + _group_warnings(found, groups)
     answer: dict[str, Any] = plain(result)
     answer["text"] = comparison_text(answer)
     write_json(Path(out) / "comparison.json", answer)
@@ -140,9 +142,19 @@ def _warnings(tables: Mapping[str, Mapping[str, Any]], cases: Sequence[str]) -> 
             warnings.append(f"{name}: {len(left)} cases that others lack are left out ({', '.join(left[:5])})")
         if table.get("failures"):
             warnings.append(f"{name}: {len(table['failures'])} cases could not be scored")
-    if len(cases) < 10:
-        warnings.append(f"{len(cases)} cases in common: tests of so few can hardly show anything")
     return warnings
+
+
+def _few(rows: Sequence[Mapping[str, Any]], patients: int) -> list[str]:
+    """Whether so few patients can show anything at all: Wilcoxon's least p is that of differences of one sign."""
+    tests = max(Counter(row["metric"] for row in rows).values(), default=0)
+    least = 2.0 ** (1 - patients)
+    if least * tests >= ALPHA:
+        return [
+            f"{patients} patients can show no difference, however large: the least p that Wilcoxon's test has for so "
+            f"few is {least:.2g}, {min(1.0, least * tests):.2g} after Holm's correction over {tests} tests"
+        ]
+    return [f"{patients} patients: tests of so few can hardly show anything"] if patients < 10 else []
 
 
 def _group_warnings(groups: Sequence[Group], asked: Path | None) -> list[str]:
