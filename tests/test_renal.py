@@ -159,3 +159,26 @@ def test_each_value_is_there_or_says_why_not_and_has_its_source(place: tuple[flo
             names = [name for name in table["definitions"] if name.split(".")[0] == key]
             assert names and all(set(table["definitions"][name]) == {"formula", "source"} for name in names)
     assert set(table["definitions"]) == (set(DEFINITIONS) if table["lesions"] else set())
+
+
+def test_of_a_cut_kidney_no_poles_and_no_centre_are_told() -> None:
+    """The same kidney, whole and with its lower end beyond the scan."""
+    whole = one_kidney((30.0, 0.0, 10.0), 12.0, sinus=True)
+    low = int(np.flatnonzero((whole.array > 0).any(axis=(1, 2)))[0]) + 12
+    cut = whole.cropped([low, 0, 0], whole.shape)
+    (entry,) = measure(cut, SINUS)["lesions"]
+    found, before = entry["renal"], scores(whole, SINUS)
+    because = "because the edge of the scan cuts the kidney"
+    assert (
+        entry["pole"] is None
+        and found["c_index"]["not_computable"] == because == found["nephrometry"]["l"]["not_computable"]
+    )
+    assert found["padua"]["longitudinal"]["not_computable"] == because
+    total, once = found["nephrometry"]["total"], before["nephrometry"]["total"]["value"]
+    assert total["value"] is None and total["not_computable"] == "because L is missing"
+    assert total["low"] <= once <= total["high"] == total["low"] + 2
+    assert found["padua"]["total"]["high"] == before["padua"]["total"]["high"] + (
+        before["padua"]["longitudinal"]["points"] == 1
+    )
+    assert found["resection"]["remaining_parenchyma_percent"] is None
+    assert found["resection"]["value"] == pytest.approx(before["resection"]["value"])

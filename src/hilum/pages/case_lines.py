@@ -259,6 +259,8 @@ def _resection(score: Mapping[str, Any] | None) -> str:
     if score.get("value") is None:
         return _score_text(score, "")
     left = score["remaining_parenchyma_percent"]
+    if left is None:
+        return T["margin_alone"].format(units.millilitres(score["value"]), score["margin_mm"])
     return T["margin"].format(units.millilitres(score["value"]), score["margin_mm"], left)
 
 

@@ -122,6 +122,7 @@ TEXT = {
     "complexity": ", {} complexity",
     "sinus_span": ", {} to {} by the sinus’s uncertainty",
     "margin": "{} with a margin of {:g} mm, {:.0f} % of own tissue left",
+    "margin_alone": "{} with a margin of {:g} mm",
     "by": "{} (by {})",
     "of_volume": "{:.0f} % of the volume ({})",
     "more": "{} shown, tumours first; {} more in the table",

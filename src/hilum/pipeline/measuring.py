@@ -157,12 +157,17 @@ def measure_files(
             done[name] = table
         bar.step(note=name)
     ordered = {ref.name: done[ref.name] for ref in refs if ref.name in done}
-    write_summary(out / "measurements.csv", ordered)
-    write_cohort_csv(out / "summary.csv", ordered)
     failed = {ref.name: failed[ref.name] for ref in refs if ref.name in failed}
-    write_json(out / "failures.json", failed)
-    cohort_report(out / "summary.html", ordered, failed)
+    _write_together(out, ordered, failed)
     return MeasureRun(out, ordered, failed, tuple(skipped))
+
+
+def _write_together(out: Path, tables: Mapping[str, Mapping[str, Any]], failed: Mapping[str, str]) -> None:
+    """What tells of all cases."""
+    write_summary(out / "measurements.csv", tables)
+    write_cohort_csv(out / "summary.csv", tables)
+    write_json(out / "failures.json", failed)
+    cohort_report(out / "summary.html", tables, failed)
 
 
 def _measured(tasks: Sequence[Task], workers: int | None) -> Iterator[Done]:

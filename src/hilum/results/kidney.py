@@ -69,6 +69,7 @@ class Kidney:
         front: (3,) unit, towards the front of the body.
         polar_mm: positions along ``up`` (dot products with world mm) of the lower and the upper polar line.
         polar_basis: "sinus" or "thirds".
+        cut: the edge of the scan cuts the kidney: its centre and its poles are not known.
     """
 
     part: Part
@@ -79,6 +80,7 @@ class Kidney:
     front: np.ndarray
     polar_mm: tuple[float, float]
     polar_basis: str
+    cut: bool = False
 
     @cached_property
     def solid_DHW(self) -> np.ndarray:
@@ -136,7 +138,7 @@ def kidney_of(inside: Inside, part: Part) -> Kidney | None:
         first, last = float(along.min()), float(along.max())
         low, high = first + (last - first) / 3, last - (last - first) / 3
         basis = "thirds"
-    return Kidney(part, sinus, centre_mm, up, medial, front, (low, high), basis)
+    return Kidney(part, sinus, centre_mm, up, medial, front, (low, high), basis, inside.at_edge(part.tight))
 
 
 def _estimated(part: Part, centre_mm: np.ndarray) -> Sinus | None:

@@ -6,7 +6,8 @@ Comes in: the tumour's measurements, its mask in its kidney's box, and the ``Kid
 
 What an automatic score cannot know. A mass that touches the main renal vessels gets the suffix "h" in R.E.N.A.L.: no
 vessels are labelled, so it is never given. The collecting system's involvement (PADUA) needs a segmented collecting
-system; PADUA's total is then a range. Without a sinus, N and PADUA's sinus are not computable. With an estimated
+system; PADUA's total is then a range. Of a kidney that the edge of the scan cuts, L, the pole, the C-index and the
+share of parenchyma left are not computable. Without a sinus, N and PADUA's sinus are not computable. With an estimated
 sinus, N is an interval: from the widest to the narrowest sinus that the shape of the kidney allows (see ``kidney``).
 """
 
@@ -24,6 +25,7 @@ MARGIN_MM = 5.0
 ENDOPHYTIC_PERCENT = 5.0  # a digital outline is rough: below this nothing stands out
 CROSSING = 0.05  # of the volume on the far side of a line, before the mass counts as crossing it
 
+_CUT = "the edge of the scan cuts the kidney"
 _KUTIKOV = "Kutikov and Uzzo, J Urol 182, 2009, 844-853"
 _FICARRA = "Ficarra et al., Eur Urol 56, 2009, 786-793"
 DEFINITIONS: dict[str, dict[str, str]] = {
@@ -165,26 +167,24 @@ def _nephrometry(
     r = known(size_cm, points=_steps(size_cm, 4, 7))
     e = known(entry["exophytic_percent"], points=_exophytic_points(entry["exophytic_percent"]))
     letter = {"anterior": "a", "posterior": "p"}.get(entry["anterior_posterior"], "x")
-    where, points = _polar(mask_DHW, kidney)
-    place = known(where, points=points, basis=kidney.polar_basis)
-    parts = {"r": r, "e": e, "a": known(letter), "l": place}
-    if near["value"] is None:
-        n = dict(near, points=None, points_low=None, points_high=None)
-        rest = r["points"] + e["points"] + points
-        total = unknown("N is missing", low=rest + 1, high=rest + 3, text=None, complexity=None)
-        return {**parts, "n": n, "total": total}
-    fewest = 1 if near["high"] is None else _near_points(near["high"])
-    n = dict(near, points=_near_points(near["value"]), points_low=fewest, points_high=_near_points(near["low"]))
-    base = r["points"] + e["points"] + points
-    score = base + n["points"]
-    total = known(
-        score,
-        low=base + n["points_low"],
-        high=base + n["points_high"],
-        text=f"{score}{letter}",
-        complexity="low" if score <= 6 else "moderate" if score <= 9 else "high",
-    )
-    return {**parts, "n": n, "total": total}
+    place = unknown(_CUT, points=None, basis=None)
+    if not kidney.cut:
+        where, points = _polar(mask_DHW, kidney)
+        place = known(where, points=points, basis=kidney.polar_basis)
+    n = dict(near, points=None, points_low=None, points_high=None)
+    if near["value"] is not None:
+        fewest = 1 if near["high"] is None else _near_points(near["high"])
+        n |= {"points": _near_points(near["value"]), "points_low": fewest, "points_high": _near_points(near["low"])}
+    parts = {"r": r, "e": e, "n": n, "a": known(letter), "l": place}
+    low = r["points"] + e["points"] + (n["points_low"] or 1) + (place["points"] or 1)
+    high = r["points"] + e["points"] + (n["points_high"] or 3) + (place["points"] or 3)
+    missing = [key.upper() for key in "nl" if parts[key]["points"] is None]
+    if missing:
+        reason = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        return {**parts, "total": unknown(reason, low=low, high=high, text=None, complexity=None)}
+    score = r["points"] + e["points"] + n["points"] + place["points"]
+    complexity = "low" if score <= 6 else "moderate" if score <= 9 else "high"
+    return {**parts, "total": known(score, low=low, high=high, text=f"{score}{letter}", complexity=complexity)}
 
 
 def _polar(mask_DHW: np.ndarray, kidney: Kidney) -> tuple[str, int]:
@@ -209,8 +209,9 @@ def _padua(entry: Mapping[str, Any], kidney: Kidney, near: Mapping[str, Any]) ->
     size_cm = entry["long_axis_mm"] / 10
     medial = float((np.array(entry["centroid_mm"]) - kidney.centre_mm) @ kidney.medial) > 0
     middle = entry["pole"] == "middle"
+    pole = unknown(_CUT, points=None) if entry["pole"] is None else known(entry["pole"], points=2 if middle else 1)
     parts = {
-        "longitudinal": known(entry["pole"], points=2 if middle else 1),
+        "longitudinal": pole,
         "exophytic": known(entry["exophytic_percent"], points=_exophytic_points(entry["exophytic_percent"])),
         "rim": known("medial" if medial else "lateral", points=2 if medial else 1),
         "sinus": unknown("there is no sinus", points=None),
@@ -229,6 +230,8 @@ def _padua(entry: Mapping[str, Any], kidney: Kidney, near: Mapping[str, Any]) ->
 
 
 def _c_index(entry: Mapping[str, Any], kidney: Kidney) -> dict[str, Any]:
+    if kidney.cut:
+        return unknown(_CUT, distance_mm=None)
     distance_mm = float(np.linalg.norm(np.array(entry["centroid_mm"]) - kidney.centre_mm))
     return known(distance_mm / (entry["long_axis_mm"] / 2), distance_mm=distance_mm)
 
@@ -249,5 +252,5 @@ def _resection(mask_DHW: np.ndarray, kidney: Kidney, margin_mm: float) -> dict[s
         len(found) * voxel_ml + healthy_ml,
         margin_mm=margin_mm,
         healthy_ml=healthy_ml,
-        remaining_parenchyma_percent=100 * (1 - healthy_ml / own_ml),
+        remaining_parenchyma_percent=None if kidney.cut else 100 * (1 - healthy_ml / own_ml),
     )

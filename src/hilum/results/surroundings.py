@@ -14,7 +14,8 @@ Definitions.
 * ``exophytic_percent`` (kidney): the share of the lesion's volume outside the convex outline of the parenchyma, rims of
   lesions left out (see ``contour``). It spans the bed of the lesion flat, so of a lesion in a convex border somewhat
   too much stands out.
-* ``pole`` (kidney): "upper", "middle" or "lower": where most of the volume lies, told apart by the polar lines.
+* ``pole`` (kidney): "upper", "middle" or "lower": where most of the volume lies, told apart by the polar lines; null if
+  the edge of the scan cuts the kidney.
 * ``anterior_posterior`` (kidney): on which side of the plane through the kidney's centre that holds its long axis and
   its hilum; "both" if neither side holds two thirds of the volume.
 * ``satellite_ids``: smaller lesions of the same label in the same organ and side within ``SATELLITE_MM`` of it.
@@ -83,7 +84,7 @@ def surroundings(
     front = float((along_mm(mask_DHW, grid, kidney.front) > kidney.front @ kidney.centre_mm).mean())
     return found | {
         "exophytic_percent": 100 * (1 - inside_hull / int(mask_DHW.sum())),
-        "pole": ("lower", "middle", "upper")[int(np.argmax(shares))],
+        "pole": None if kidney.cut else ("lower", "middle", "upper")[int(np.argmax(shares))],
         "anterior_posterior": "anterior" if front >= CLEARLY else "posterior" if front <= 1 - CLEARLY else "both",
     }
 
