@@ -14,7 +14,8 @@ from hilum.labels import SCHEMES
 from hilum.phantom import write_set
 from hilum.survey.verify import verify
 
-LAYOUTS = ("kits23", "lits", "msd", "ircadb")
+# layout: the kind of data set that it is opened as
+LAYOUTS = {k: k for k in ("kits23", "lits", "msd", "ircadb", "folder")} | {"dicom": "folder", "nnunet": "phantom"}
 TINY = ["prepare.spacing_mm=[8,8,8]", "prepare.patch=[16,16,16]", "prepare.base_features=4", "data.folds=2"]
 
 
@@ -28,7 +29,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_verify_finds_nothing_wrong_with_a_phantom(kind: str, sets: Path, tmp_path: Path) -> None:
-    report = verify(kind, sets / kind, tmp_path, workers=1)
+    report = verify(LAYOUTS[kind], sets / kind, tmp_path, workers=1)
     assert report["summary"]["cases"] == 2 and report["summary"]["clean"] == 2, report["codes"]
     assert all(case["labels"]["voxels"] for case in report["cases"])
 
@@ -41,7 +42,7 @@ def train(words: list[str], data: str, out: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_a_short_run_on_each_layout(kind: str, sets: Path, tmp_path: Path) -> None:
-    assert train([], f"{kind}={sets / kind}", tmp_path / "run") == 0
+    assert train([], f"{LAYOUTS[kind]}={sets / kind}", tmp_path / "run") == 0
     assert (tmp_path / "run" / "model" / "model.json").is_file()
     assert read_json(tmp_path / "run" / "validation" / "scores.json")["cases"]
 

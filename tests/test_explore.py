@@ -25,7 +25,7 @@ from hilum.volume import Volume
 from making_cases import SHAPE, SPACING, body, write, write_lits
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
-LAYOUTS = ("folder", "kits23", "lits", "msd", "ircadb")
+LAYOUTS = {k: k for k in ("folder", "kits23", "lits", "msd", "ircadb")} | {"dicom": "folder", "nnunet": "phantom"}
 
 
 def look(root: Path, out: Path, kind: str = "lits", **options: Any) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def test_strips_shrink_as_cases_grow() -> None:
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_every_layout_of_the_phantom(kind: str, tmp_path: Path) -> None:
     write_set(tmp_path / "set", 1, 3, layout=kind, shape=(48, 40, 24), spacing_mm=(8.0, 8.0, 8.0), workers=1)
-    report = look(tmp_path / "set", tmp_path / "out", kind)
+    report = look(tmp_path / "set", tmp_path / "out", LAYOUTS[kind])
     (case,) = report["cases"]
     assert not report["summary"]["failed"] and case["facts"]["slices"] == 24 and case["facts"]["labelled_ml"] > 100
 

@@ -187,9 +187,12 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "1 label maps" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["folder", "kits23", "lits", "msd", "ircadb"])
-def test_every_layout_of_the_phantom_there_and_back(kind: str, tmp_path: Path) -> None:
-    (case,) = write_set(tmp_path / "set", 1, 3, layout=kind, shape=(48, 40, 24), spacing_mm=(8.0, 8.0, 8.0), workers=1)
+@pytest.mark.parametrize("layout", ["folder", "kits23", "lits", "msd", "ircadb", "dicom", "nnunet"])
+def test_every_layout_of_the_phantom_there_and_back(layout: str, tmp_path: Path) -> None:
+    kind = {"dicom": "folder", "nnunet": "phantom"}.get(layout, layout)
+    (case,) = write_set(
+        tmp_path / "set", 1, 3, layout=layout, shape=(48, 40, 24), spacing_mm=(8.0, 8.0, 8.0), workers=1
+    )
     report = export(tmp_path / "set", tmp_path / "png", kind, empty=0.0)
     answer = stack(tmp_path / "png", tmp_path / "maps", workers=1)
     assert answer["cases"] == [case.name] and report["cases"][case.name]["slices"]
