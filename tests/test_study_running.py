@@ -19,6 +19,7 @@ from hilum.phantom import write_set
 from hilum.study import plan_study, read_study, run_study
 from hilum.study.jobs import claim, differences
 from hilum.study.running import Runner
+from hilum.study.studying import dry_run
 from hilum.study.tuning import open_search, without_password
 
 FAKE = Path(__file__).with_name("fake_study_worker.py")
@@ -168,6 +169,25 @@ def test_data_and_folds_must_be_there(phantoms: Path, tmp_path: Path) -> None:
     (tmp_path / "bare.toml").write_text("[arms.a]\n")
     with pytest.raises(UsageError, match="--data folder="):
         plan_study(read_study(tmp_path / "bare.toml"), tmp_path / "out")
+
+
+def test_sides_are_split_once_for_all_runs(phantoms: Path, tmp_path: Path) -> None:
+    file = study_file(tmp_path, phantoms, arms(a="", b=""))
+    file.write_text(file.read_text().replace("[settings]", '[settings]\n"data.split_sides" = true'))
+    study, out = read_study(file), tmp_path / "out"
+    assert plan_study(study, out).jobs[0].recipe.data.split_sides and not out.exists()
+    run_study(study, out, runner=fake())
+    labels = out / "sides" / "phantom" / "labels"
+    before = {path.name: path.stat().st_mtime_ns for path in labels.glob("*.nii.gz")}
+    assert len(before) == 4 and begun(out) == 4
+    recipes = [read_json(job)["recipe"] for job in out.rglob("job.json")]
+    assert len(recipes) == 5  # four runs and the cases prepared for them
+    for recipe in recipes:
+        assert recipe["data"]["path"] == str(out / "sides" / "phantom") and not recipe["data"]["split_sides"]
+        assert {"right kidney", "left kidney"} <= {label["name"] for label in recipe["labels"]["labels"]}
+    run_study(study, out, runner=fake())
+    assert begun(out) == 4 and before == {path.name: path.stat().st_mtime_ns for path in labels.glob("*.nii.gz")}
+    assert "2 done already" not in (told := dry_run(study, out)["text"]) and "4 done already" in told
 
 
 def test_a_search_prunes_reports_and_writes_each_recipe(phantoms: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
     OUT/study.toml        as it was given
     OUT/study.json        every number of the page; OUT/study.csv the arms' rows
     OUT/report.html       the page; OUT/figures/ its charts at paper quality
+    OUT/sides             see ``sides``
     OUT/runs, prepared    see ``jobs``;  OUT/evaluations, comparison: see ``measuring``;  OUT/tune: see ``tuning``
 
 Comes in: a ``Study``, a folder. Goes out: the folder, and an answer for the terminal. A study that was interrupted goes
@@ -33,6 +34,7 @@ from hilum.study.jobs import Job, arm_jobs, arm_recipe, claim, differences, prep
 from hilum.study.measuring import arm_row, check_metric, compare_arms, evaluate_arm, log_of
 from hilum.study.running import Runner, results_of
 from hilum.study.saying import say_plan, say_study
+from hilum.study.sides import with_sides
 from hilum.study.tuning import check_tune, open_search, trial_recipe
 
 
@@ -100,6 +102,7 @@ def dry_run(study: Study, out: Path, device: str = "auto") -> dict[str, Any]:
     Returns:
         ``{"runs", "forecast", "text"}``.
     """
+    study = with_sides(study, out, write=False)
     plan = plan_study(study, out)
     times = forecast(plan.jobs, plan.datasets, study, device)
     runs = [
@@ -128,7 +131,10 @@ def run_study(
         UsageError, RecipeError, DatasetError: as for ``plan_study``.
         TrainingError: a signal asked to stop; the message says how to go on.
     """
-    plan = plan_study(study, out)
+    plan = plan_study(with_sides(study, out, write=False), out)  # what is wrong is said before anything is written
+    study = with_sides(study, out, progress)
+    if study is not plan.study:
+        plan = plan_study(study, out)
     runner = runner or Runner(device, study.processes, progress)
     search = open_search(study, plan.datasets, out) if study.tune is not None else None  # known now, not after hours
     write_text(out / "study.toml", study.file.read_text(encoding="utf-8"))
