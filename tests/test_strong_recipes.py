@@ -40,6 +40,17 @@ def kits(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "locator.steps=2",
             ],
         ),
+        (
+            "kits23_cascade",
+            [
+                *COARSE,
+                "cascade.out_of_fold=folds",
+                "prepare.base_features=4",
+                "prepare.batch=2",
+                "cascade.patch=[8, 16, 16]",
+                "cascade.steps=1",
+            ],
+        ),
     ],
 )
 def test_it_runs_whole(
@@ -55,3 +66,6 @@ def test_it_runs_whole(
     if name == "kits23_winner":
         assert model.spec.head == "regions" and model.spec.out_channels == 3
         assert load_model(result.model / "locator").plan.spacing_mm == (8.0, 8.0, 8.0)
+    if name == "kits23_cascade":
+        assert model.first is not None and model.spec.head == model.first.spec.head == "regions"
+        assert model.first.plan.spacing_mm[0] > 6.0 and model.spec.in_channels == 4
