@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hilum.errors import GeometryError, LabelError
-from hilum.labels import SCHEMES
+from hilum.labels import SCHEMES, scheme_from
 from hilum.phantom import make_case
 from hilum.results.everything import measure_all
 from hilum.results.measure import measure
@@ -39,6 +39,17 @@ def test_the_phase_of_phantoms_is_guessed(phase: str, guess: str) -> None:
     case = make_case(SEED, small=True, phase=phase)
     answer = quality(case.labels, measure(case.labels, KITS, case.ct), KITS, case.ct)
     assert answer["phase"]["guess"] == guess, answer["phase"]
+
+
+@pytest.mark.parametrize(("hu", "guess"), [(42, "none"), (290, "arterial"), (140, "portal venous or later")])
+def test_the_aorta_tells_the_phase_where_it_is_labelled(hu: int, guess: str) -> None:
+    scheme = scheme_from({"name": "mine", "values": {"liver": 1, "aorta": 2}})
+    array = np.zeros((12, 30, 30), np.uint8)
+    array[2:10, 4:14, 4:24], array[:, 20:24, 12:16] = 1, 2
+    labels = Volume(array, np.diag([2.0, 2.0, 2.0, 1.0]))
+    scan = labels.with_array(np.where(array == 2, hu, np.where(array == 1, 60, -80)).astype(np.int16))
+    phase = quality(labels, measure(labels, scheme, scan), scheme, scan)["phase"]
+    assert phase["guess"] == guess and f"aorta {hu} HU" in phase["reason"]
 
 
 def test_a_sound_case_passes_and_each_fault_is_named() -> None:

@@ -14,10 +14,12 @@ import pytest
 import hilum
 from hilum.errors import InputError, OutputError
 from hilum.labels import SCHEMES
-from hilum.pages import strings, tables
+from hilum.pages import strings, tables, units
 from hilum.pages.case import case_report
+from hilum.pages.case_lines import followup_lines
 from hilum.pages.evaluation import evaluation_report
 from hilum.pages.run import run_report
+from hilum.pages.writing import unbroken
 from hilum.results.measure import measure
 from hilum.volume import Volume
 
@@ -320,3 +322,38 @@ def test_a_long_table_shows_what_tells_most_and_folds_the_rest() -> None:
     assert rest is not None and len(rest["lines"]) == 20
     few, nothing = tables.estimate_tables({"tumor": {"x": cell}})
     assert len(few["lines"]) == 1 and nothing is None
+
+
+def test_a_screen_reader_is_told_what_is_where(tmp_path: Path) -> None:
+    scan, labels = case()
+    case_report(tmp_path / "report.html", scan, labels, measure(labels, KITS, scan), KITS, truth=labels)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<html lang="en">' in text and not re.findall(r"<th\b(?![^>]*\bscope=)[^>]*>", text)
+    named = re.findall(r'aria-labelledby="([^"]+)"', text)
+    assert len(named) >= 6 and all(text.count(f'id="{name}"') == 1 for name in named)
+    assert re.search(r'data-label="Organ surfaces that can be turned\. Surfaces seen from the front[^"]*tumour 1', text)
+    levels = [int(n) for n in re.findall(r"<h([1-6])\b", text)]
+    assert levels[0] == 1 and levels.count(1) == 1 and max(np.diff(levels)) <= 1
+
+
+def test_a_number_stays_with_its_unit() -> None:
+    html = '<p title="3 mm">12 mm and 3 % of 4 mL, 5 cats</p><style>a { top: 0 3 % }</style><script>x = 3 % 2;</script>'
+    made = unbroken(html)
+    assert "12\u00a0mm and 3\u00a0% of 4\u00a0mL, 5 cats" in made and made.replace("\u00a0", " ") == html
+    assert 'title="3 mm"' in made and "x = 3 % 2;" in made and "0 3 %" in made
+
+
+@pytest.mark.parametrize(
+    ("targets", "reason", "sums"),
+    [
+        ([1], "sum of diameters 38.7 mm, then 47.0 mm (+21 %)", ""),
+        ([1], "new tumour of at least 10 mm: lesion 3", "Sum of target diameters: 39 mm, now 47 mm."),
+        ([], "no tumour of the earlier date is large enough to be a target", ""),
+    ],
+)
+def test_sums_of_diameters_are_told_once(targets: list[int], reason: str, sums: str) -> None:
+    recist = {"target_ids": targets, "sum_before_mm": 38.7, "sum_now_mm": 47.0, "reason": reason}
+    follow = {"matched": [], "new_ids": [], "vanished": [], "registration": [], "recist": recist}
+    lines = followup_lines(follow, [])
+    assert lines is not None and lines["sums"] == sums
+    assert units.percent(0.3) == "0 %" == units.percent(-0.2) and units.percent(-1.2) == "−1 %"

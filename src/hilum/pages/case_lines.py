@@ -76,6 +76,7 @@ def lesion_facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         (T["enhancement"], _enhancement(entry.get("enhancement"))),
         (T["necrosis"], _necrosis(entry.get("necrosis")) if entry["kind"] == "tumour" else None),
         (T["exophytic"], None if entry.get("exophytic_percent") is None else _percent(entry["exophytic_percent"])),
+        (T["depth"], _depth(entry.get("distance_to_surface_mm"))),
         (T["contact"], _unit(entry.get("contact_area_cm2"), "cm²")),
         (T["satellites"], _satellites(entry)),
         (T["t_stage"], _score_text(entry.get("t_stage_by_size"), "")),
@@ -85,6 +86,11 @@ def lesion_facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         (T["resection"], _resection(renal.get("resection"))),
     ]
     return _said_once([(name, text) for name, text in lines if text])
+
+
+def _depth(value: float | None) -> str | None:
+    """Of what does not reach the surface."""
+    return None if not value else units.millimetres(value)
 
 
 def _satellites(entry: Mapping[str, Any]) -> str | None:

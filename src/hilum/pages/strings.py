@@ -87,6 +87,7 @@ TEXT = {
     "composition": "Composition",
     "enhancement": "Enhancement",
     "necrosis": "Necrosis",
+    "depth": "Below the surface",
     "contact": "Contact with the organ",
     "satellites": "Satellites",
     "t_stage": "T stage, by size only",

@@ -32,6 +32,7 @@ MOST_Z = 3.0
 THICKEST_MM = 5.0
 MOST_NOISE_HU = 30.0
 NATIVE_HU = 60.0  # kidneys without contrast medium have 30 to 40 HU
+NATIVE_AORTA_HU, ARTERIAL_AORTA_HU = 80.0, 200.0  # blood has 30 to 50 HU; between the peaks of the two phases
 LAYERED = 0.45  # of the median: phantoms' cortex and medulla give 0.62 to 0.85, one even tissue 0.13 to 0.33
 LEAST_CONFIDENCE = 0.75
 MOST_DISAGREEMENT = 0.2
@@ -146,7 +147,7 @@ def _volumes(table: Mapping[str, Any]) -> list[Check]:
 
 
 def _phase(inside: Volume, hu: np.ndarray | None, table: Mapping[str, Any], scheme: LabelScheme) -> dict[str, Any]:
-    """The contrast phase by the kidney's outer and inner tissue, else by liver (and spleen)."""
+    """The contrast phase by the kidney's spread of density, else by a labelled aorta, else by the liver."""
     if hu is None:
         return {"guess": None, "reason": "The contrast phase cannot be guessed without the scan."}
     kidney = _spread(inside, hu, scheme.of("kidney", "organ"))
@@ -154,12 +155,20 @@ def _phase(inside: Volume, hu: np.ndarray | None, table: Mapping[str, Any], sche
     if kidney is not None:
         low, middle, high = kidney
         facts = f"kidney {middle:.0f} HU, four fifths of it from {low:.0f} to {high:.0f}"
+        facts += f"; aorta {means['aorta']:.0f} HU" if "aorta" in means else ""
         if middle < NATIVE_HU:
             return {"guess": "none", "reason": f"No contrast medium seems to be given ({facts})."}
         grain = 2.56 * (noise_hu(hu) or 0.0)  # four fifths of plain noise
         if max(0.0, (high - low) ** 2 - grain**2) ** 0.5 > LAYERED * middle:
             return {"guess": "corticomedullary", "reason": f"Corticomedullary phase, as it seems ({facts})."}
         return {"guess": "nephrographic or later", "reason": f"Nephrographic phase or later, as it seems ({facts})."}
+    if "aorta" in means:
+        facts = f"aorta {means['aorta']:.0f} HU"
+        if means["aorta"] < NATIVE_AORTA_HU:
+            return {"guess": "none", "reason": f"No contrast medium seems to be given ({facts})."}
+        if means["aorta"] >= ARTERIAL_AORTA_HU:
+            return {"guess": "arterial", "reason": f"Arterial phase, as it seems ({facts})."}
+        return {"guess": "portal venous or later", "reason": f"Portal venous phase or later, as it seems ({facts})."}
     if "liver" in means:
         facts = f"liver {means['liver']:.0f} HU"
         if means["liver"] < 75:
