@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from hilum.datasets import open_dataset
 from hilum.errors import RecipeError
 from hilum.labels import SCHEMES
 from hilum.phantom import write_set
+from hilum.prepare.fingerprint import fingerprint
 from hilum.progress import SILENT
+from hilum.training import setup
 from hilum.training.setup import check_same_run, set_up
 
 
@@ -48,3 +51,26 @@ def test_the_planned_patch_fits_a_network_with_a_topology_of_its_own(tmp_path: P
         setup = set_up(recipe_from(given), dataset, tmp_path / "run", 0, 1, SILENT)  # the same folder: planned again
         assert all(n % edge == 0 for n in setup.plan.patch), (name, setup.plan.patch)
         setup.spec.build()
+
+
+def test_another_network_reads_no_scan_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path / "data", 2, 0, shape=(16, 16, 16), spacing_mm=(20, 20, 20), workers=1)
+    read = []
+    monkeypatch.setattr(setup, "fingerprint", lambda *args: read.append(1) or fingerprint(*args))
+
+    def planned(name: str, **more: Any) -> tuple[int, ...]:
+        dataset = open_dataset("phantom", tmp_path / "data")
+        recipe = recipe_from(
+            {"name": "x", "labels": "kits", "data": {"folds": 2}, "network": {"name": name}, "prepare": more}
+        )
+        return set_up(recipe, dataset, tmp_path / "run", 0, 1, SILENT).plan.patch
+
+    planned("plain_unet")
+    facts = (tmp_path / "run" / "fingerprint.json").read_text()
+    planned("vnet")
+    planned("vnet", spacing_mm=[25.0, 25.0, 25.0])
+    assert read == [1]
+    assert (tmp_path / "run" / "fingerprint.json").read_text() != facts  # it says which network asked
+    os.utime(next((tmp_path / "data" / "images").iterdir()), (1, 1))  # as if the scan were another
+    planned("vnet")
+    assert read == [1, 1]

@@ -114,15 +114,15 @@ def _run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _adopt(prepared: Path, folder: Path, recipe: Recipe) -> None:
-    """Take plan and cases from where they were prepared for all; a run that has its own keeps them."""
+    """Take fingerprint, plan and cases from where they were prepared for all; a run that has its own keeps them."""
     folder.mkdir(parents=True, exist_ok=True)
     plan, facts = (prepared / name for name in ("plan.json", "fingerprint.json"))
-    # without a given patch the plan depends on the network, and each run makes its own
-    if recipe.prepare.patch and plan.is_file() and facts.is_file() and not (folder / plan.name).exists():
+    if plan.is_file() and facts.is_file() and not (folder / plan.name).exists():
         found = read_json(facts)
-        if "network" in found["asked"]:
-            found["asked"]["network"] = to_table(recipe)["network"]
-        write_json(folder / plan.name, read_json(plan))
+        if recipe.prepare.patch:  # otherwise the plan depends on the network, and each run makes its own
+            if "network" in found["asked"]:
+                found["asked"]["network"] = to_table(recipe)["network"]
+            write_json(folder / plan.name, read_json(plan))
         write_json(folder / facts.name, found)
     link = folder / "prepared"
     if (prepared / "prepared").is_dir() and not link.exists():

@@ -15,7 +15,7 @@ from hilum import networks
 from hilum.config import Recipe, recipe_from, seconds_of, to_table, to_toml
 from hilum.datasets import CaseRef, Dataset
 from hilum.datasets.folds import Folds, make_folds, read_folds, write_folds
-from hilum.errors import DatasetError, RecipeError, UsageError
+from hilum.errors import DatasetError, HilumError, RecipeError, UsageError
 from hilum.files import plain, read_json, write_json, write_text
 from hilum.inference import postprocess
 from hilum.labels import LabelScheme, scheme_from
@@ -219,7 +219,7 @@ def _plan(
         before = read_json(facts_file).get("asked", {})
         if all(before.get(key) == plain(value) for key, value in asked.items() if not (begun and key == "files")):
             return Plan.from_json(read_json(plan_file))
-    facts = fingerprint(cases, scheme, workers or 0, progress)
+    facts = _facts_of_the_same(facts_file, asked) or fingerprint(cases, scheme, workers or 0, progress)
     plan = make_plan(facts, recipe.prepare, scheme, encoder_of(recipe.network.name))
     if not recipe.prepare.patch:  # networks with a topology of their own may need other edges than the planned one
         options = _network_options(recipe, plan)
@@ -227,6 +227,16 @@ def _plan(
     write_json(plan_file, plan.to_json())
     write_json(facts_file, plain({"asked": asked, **facts.to_json()}))
     return plan
+
+
+def _facts_of_the_same(file: Path, asked: Mapping[str, Any]) -> Fingerprint | None:
+    """The fingerprint in a file, if it is of the same scans and labels; wishes and network have no part in it."""
+    try:
+        found = read_json(file)
+        same = all(found["asked"][key] == plain(asked[key]) for key in ("cases", "files", "labels"))
+        return Fingerprint.from_json(found) if same else None
+    except (HilumError, KeyError, TypeError):
+        return None
 
 
 def all_folds(recipe: Recipe, cases: Sequence[CaseRef], out: Path) -> Folds:
