@@ -16,7 +16,7 @@ from hilum.errors import InputError, OutputError
 from hilum.labels import SCHEMES
 from hilum.pages import strings, tables, units
 from hilum.pages.case import case_report
-from hilum.pages.case_lines import followup_lines
+from hilum.pages.case_lines import followup_lines, lesion_line
 from hilum.pages.evaluation import evaluation_report
 from hilum.pages.run import run_report
 from hilum.pages.writing import unbroken
@@ -357,3 +357,11 @@ def test_sums_of_diameters_are_told_once(targets: list[int], reason: str, sums: 
     lines = followup_lines(follow, [])
     assert lines is not None and lines["sums"] == sums
     assert units.percent(0.3) == "0 %" == units.percent(-0.2) and units.percent(-1.2) == "−1 %"
+
+
+@pytest.mark.parametrize(("mm", "text"), [(40.3, "40.3 × 31 mm"), (39.7, "39.7 × 31 mm"), (41.2, "41 × 31 mm")])
+def test_a_rounded_axis_does_not_contradict_its_stage(mm: float, text: str) -> None:
+    _, labels = case()
+    (lesion,) = measure(labels, KITS)["lesions"]
+    line = lesion_line({**lesion, "long_axis_mm": mm, "short_axis_mm": 31.2}, KITS, None)
+    assert line["axes"] == text

@@ -15,6 +15,7 @@ from hilum.results.summary import title
 
 Line = dict[str, Any]
 T = strings.TEXT
+_LIMITS_MM = (40.0, 70.0, 100.0)  # of T stage and R.E.N.A.L.
 
 
 def organ_line(entry: Mapping[str, Any], scheme: LabelScheme) -> Line:
@@ -215,7 +216,9 @@ def _days(value: float | None) -> str:
 
 
 def _bare(mm: float) -> str:
-    return f"{mm:.1f}" if mm < 9.95 else f"{mm:.0f}"
+    """``34``; with a decimal below 10 and where a whole number would hide on which side of a stage's limit it lies."""
+    near = any(0 < abs(mm - limit) < 0.5 for limit in _LIMITS_MM)
+    return f"{mm:.1f}" if mm < 9.95 or near else f"{mm:.0f}"
 
 
 def _percent(value: float | None) -> str:
