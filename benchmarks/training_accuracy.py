@@ -3,11 +3,12 @@
 ``train``: hilum's default recipe and nnU-Net's default trainer, one after the other, the same network, patch, batch and
 cases to learn from, each for as many seconds of wall time (``--seconds``; preparing is no part of it, nor are nnU-Net's
 charts). hilum's schedule follows the clock; nnU-Net gets 50 epochs, each as long as fits. Each keeps its weights at
-every eighth of its budget. ``--sides class,lesion`` trains hilum twice, with ``patches.sampling`` set so.
+every eighth of its budget. ``--seconds 0 --set training.steps=N`` goes by steps instead, which no other program on the
+machine can change. ``--sides class,lesion`` trains hilum twice, with ``patches.sampling`` set so.
 
 ``judge``: the test cases segmented by both, with and without mirrored copies; ``hilum evaluate`` (kits23, and plain for
-lesion F1) and ``hilum compare`` with paired bootstrap intervals; the kept weights on six test cases; curves of loss and
-true Dice against seconds and steps as SVG and PNG.
+lesion F1) and ``hilum compare`` with paired bootstrap intervals; the kept weights on four test cases; curves of loss
+and true Dice against seconds and steps as SVG and PNG.
 
 ``lesions``: the same for the two samplings, on cases with many tumours below 2 mL.
 """
@@ -30,7 +31,7 @@ import numpy as np
 
 from training_vs_nnunet import RESULTS, peer_command, recipe_of
 
-CONFIG = "small"
+CONFIG = "tiny"
 PARTS = 8
 SMALL_ML = 2.0
 COMPARED = (
@@ -46,7 +47,7 @@ COMPARED = (
     "p",
     "p_holm",
 )
-SHOWN = 6  # test cases that the curves are drawn from
+SHOWN = 4  # test cases that the curves are drawn from
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
@@ -76,11 +77,10 @@ def train_own(options: argparse.Namespace, out: Path, more: dict[str, Any]) -> d
     from hilum.progress import Progress
     from hilum.training.loop import train as train_run
 
-    wishes = {
-        "training.budget": f'"{options.seconds:g}s"',
-        "training.epoch_steps": 50,  # so that the curve has points
-        "training.checkpoint_minutes": options.seconds / 60 / PARTS,
-    }
+    wishes: dict[str, Any] = {"training.epoch_steps": 50}  # so that the curve has points
+    if options.seconds:
+        wishes["training.budget"] = f'"{options.seconds:g}s"'
+        wishes["training.checkpoint_minutes"] = options.seconds / 60 / PARTS
     recipe = recipe_of(options, CONFIG, wishes | more)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -116,6 +116,8 @@ def _keep_parts(out: Path, stop: threading.Event) -> None:
 
 def judge(options: argparse.Namespace) -> dict[str, Any]:
     """Predictions, scores, comparison, curves."""
+    from hilum.exchange import import_model
+
     runs = options.work / "runs"
     made = {side: json.loads((runs / f"{side}{tail}.json").read_text()) for side, tail in _both(options)}
     names = sorted(path.name.removesuffix(".nii.gz") for path in (options.data / "truth").glob("*.nii.gz"))
@@ -126,7 +128,11 @@ def judge(options: argparse.Namespace) -> dict[str, Any]:
         word = "mirrored" if mirror else "plain"
         own, theirs = runs / f"hilum{_tail(options)}_{word}", runs / f"nnunet_{word}"
         predict_own(options, Path(made["hilum"]["folder"]) / "model", names, own, mirror)
-        if not (theirs / f"{names[-1]}.nii.gz").is_file():
+        if options.imported:
+            shutil.rmtree(runs / "imported", ignore_errors=True)
+            folder = import_model(made["nnunet"]["folder"], runs / "imported").folder
+            predict_own(options, folder, names, theirs, mirror, "fp32")
+        elif not (theirs / f"{names[-1]}.nii.gz").is_file():
             predict_peer(options, names, theirs, mirror, "checkpoint_final.pth")
         found[word] = scored(options, {"nnunet": theirs, "hilum": own}, runs / f"scores{_tail(options)}_{word}")
         print(json.dumps({word: found[word]}), flush=True)
@@ -136,18 +142,21 @@ def judge(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def predict_own(options: argparse.Namespace, model: Any, names: list[str], out: Path, mirror: bool) -> None:
-    """hilum's label maps of these cases: ``OUT/NAME.nii.gz``."""
-    from hilum.datasets import open_dataset
-    from hilum.pipeline import predict_cases
+def predict_own(
+    options: argparse.Namespace, model: Any, names: list[str], out: Path, mirror: bool, precision: str = "auto"
+) -> None:
+    """hilum's label maps of these cases: ``OUT/NAME.nii.gz``; what is there already stays."""
+    from hilum.inference.predict import Predictor
+    from hilum.model import Model, load_model
+    from hilum.scans import read_scan, write_labels
 
-    cases = [case for case in open_dataset("folder", options.data / "painted").cases if case.name in set(names)]
-    shutil.rmtree(out, ignore_errors=True)
-    made = predict_cases(model, cases, out.with_name(f"{out.name}_work"), device=options.device, mirror=mirror)
-    assert not made.failed, made.failed
-    out.mkdir(parents=True)
-    for name in made.cases:
-        shutil.copy(made.predictions / f"{name}.nii.gz", out / f"{name}.nii.gz")
+    model = model if isinstance(model, Model) else load_model(model)
+    predictor = Predictor(model, options.device, mirror=mirror, precision=precision)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if not (out / f"{name}.nii.gz").is_file():
+            labels = predictor.segment(read_scan(options.data / "painted" / name / "imaging.nii.gz"))
+            write_labels(out / f"{name}.nii.gz", labels)
 
 
 def predict_peer(options: argparse.Namespace, names: list[str], out: Path, mirror: bool, checkpoint: str) -> None:
@@ -268,7 +277,11 @@ def _f1(counts: np.ndarray) -> np.ndarray:
 
 
 def curves(options: argparse.Namespace, made: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """Mean Dice of the KiTS23 regions over some test cases, by the weights kept on the way."""
+    """Mean Dice of the KiTS23 regions over some test cases, by the weights kept on the way.
+
+    Both sides' weights are used by hilum here (nnU-Net's imported), which is quicker; ``judge`` has its own.
+    """
+    from hilum.exchange import import_model
     from hilum.model import load_model, read_tensors
 
     aside = options.work / "runs" / f"curves{_tail(options)}"
@@ -287,16 +300,21 @@ def curves(options: argparse.Namespace, made: dict[str, Any], names: list[str]) 
             for key, value in mine.items():
                 value.copy_(weights[key])
         predict_own(options, model, names, aside / "hilum" / part.name, False)
-        shutil.rmtree((aside / "hilum" / part.name).with_name(f"{part.name}_work"))
         found["hilum"].append([facts["seconds"], facts["step"], _mean_dice(aside, "hilum", part.name)])
     theirs = Path(made["nnunet"]["folder"])
     for part in range(1, PARTS + 1):
-        if not (theirs / "fold_0" / f"part_{part}.pth").is_file():
+        kept, copy = theirs / "fold_0" / f"part_{part}.pth", aside / "nnunet_parts" / str(part)
+        if not kept.is_file():
             continue
-        predict_peer(options, names, aside / "nnunet" / str(part), False, f"part_{part}.pth")
-        near = [row for row in made["nnunet"]["curve"] if row[0] >= part * options.seconds / PARTS] or made["nnunet"][
-            "curve"
-        ][-1:]
+        (copy / "fold_0").mkdir(parents=True, exist_ok=True)
+        for name in ("plans.json", "dataset.json"):
+            shutil.copy(theirs / name, copy / name)
+        shutil.copy(kept, copy / "fold_0" / "checkpoint_final.pth")
+        shutil.rmtree(aside / "imported", ignore_errors=True)
+        imported = import_model(copy, aside / "imported").folder
+        predict_own(options, imported, names, aside / "nnunet" / str(part), False)
+        table = made["nnunet"]["curve"]
+        near = [row for row in table if row[0] >= part * options.seconds / PARTS] or table[-1:]
         found["nnunet"].append([near[0][0], near[0][1], _mean_dice(aside, "nnunet", str(part))])
     return found
 
@@ -319,6 +337,7 @@ def draw(found: dict[str, Any], stem: Path) -> None:
     for side, colour, marker in (("nnunet", "#D55E00", "s"), ("hilum", "#0072B2", "o")):
         losses, dice = np.array([row[:3] for row in found["trainings"][side]["curve"]]), np.array(found["curves"][side])
         name = {"nnunet": "nnU-Net"}.get(side, side)
+        losses[:, 2] += side == "nnunet"  # its Dice loss is minus the Dice, hilum's one minus it
         for column in (0, 1):
             axes[0, column].plot(losses[:, column], losses[:, 2], color=colour, linewidth=1.4, label=name)
             axes[1, column].plot(dice[:, column], dice[:, 2], color=colour, marker=marker, linewidth=1.4, label=name)
@@ -327,7 +346,7 @@ def draw(found: dict[str, Any], stem: Path) -> None:
         for row in (0, 1):
             axes[row, column].grid(color="#d4d9dc", linewidth=0.7)
             axes[row, column].spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylabel("training loss")
+    axes[0, 0].set_ylabel("training loss (cross-entropy + 1 - Dice)")
     axes[1, 0].set_ylabel(f"true Dice, mean of regions, {SHOWN} test cases")
     axes[0, 0].legend(frameon=False)
     figure.savefig(f"{stem}.svg", metadata={"Date": None})

@@ -18,7 +18,8 @@ its augmentation and loading off; hilum in fp32 and in the precision that it cho
 augmentation and loading off. A first round warms up and is not counted. ``wait`` is the share of a step's time from
 asking for a batch to having it: for hilum that is waiting for cut boxes and augmenting them on the training device.
 Utilisation is the step's convolutions and matrix products (``torch.utils.flop_counter``) over the seconds, as a share
-of the largest matrix product's speed found in the same run.
+of the largest matrix product's speed found in the same run. Processor seconds, of the workers too, say more than the
+clock where other programs hold the machine.
 
 ``train``, ``judge``, ``lesions``: accuracy at equal budget, see ``training_accuracy.py``. The last line is JSON;
 ``--keep`` writes it to benchmarks/results too.
@@ -46,9 +47,10 @@ RESULTS = HERE / "results"
 SPACING = [3.0, 3.0, 3.0]
 # name: recipe, what is set in it, steps of a block
 CPU = {
-    "plain": ("default", {"patch": [48, 96, 96], "batch": 2}, 2),
+    "plain": ("default", {"patch": [48, 96, 96], "batch": 2}, 1),
     "small": ("default", {"patch": [48, 48, 48], "batch": 2, "base_features": 16}, 20),
-    "resenc_m": ("resenc_m", {"patch": [48, 96, 96], "batch": 2}, 2),
+    "tiny": ("default", {"patch": [32, 32, 32], "batch": 2, "base_features": 16}, 40),
+    "resenc_m": ("resenc_m", {"patch": [48, 96, 96], "batch": 2}, 1),
 }
 GPU = {
     "plain": ("default", {"patch": [128, 128, 128], "batch": 2}, 40),
@@ -101,7 +103,7 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     plans = options.work / "plans"
     plans.mkdir(parents=True, exist_ok=True)
     files, seconds = [], {}
-    for name in configurations(options.device):
+    for name in options.only or configurations(options.device):
         recipe, begin = recipe_of(options, name), time.perf_counter()
         setup = set_up_run(recipe, options.work / "hilum" / name)
         seconds[f"hilum {name}"] = time.perf_counter() - begin
@@ -135,12 +137,25 @@ class Side:
     def take(self, order: dict[str, Any]) -> dict[str, Any]:
         """Steps; what the process answers."""
         assert self.process.stdin is not None
+        before = self.processor_seconds()
         self._signal(signal.SIGCONT)
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         answer = self._answer()
         self._signal(signal.SIGSTOP)
-        return answer
+        return answer | {"processor_s": self.processor_seconds() - before}
+
+    def processor_seconds(self) -> float:
+        """User and system seconds of the process and its workers so far."""
+        ticks = 0
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = file.read_text().rpartition(")")[2].split()
+            except OSError:  # it ended just now
+                continue
+            if int(fields[2]) == self.process.pid:
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
         """End it, and the workers that it started."""
@@ -268,6 +283,7 @@ def summary(blocks: dict[str, list[dict[str, Any]]], facts: dict[str, Any]) -> d
             "steps_per_s": statistics.median(rates),
             "slowest_fastest": [min(rates), max(rates)],
             "wait": sum(b["wait_s"] for b in made) / sum(b["seconds"] for b in made),
+            "processor_s_a_step": statistics.median(b["processor_s"] / b["steps"] for b in made),
             "utilisation": statistics.median(rates) * facts["flops"] / facts["peak"][kind],
         }
         if "boxes_s" in made[0]:
@@ -276,7 +292,8 @@ def summary(blocks: dict[str, list[dict[str, Any]]], facts: dict[str, Any]) -> d
     for turn in ("hilum fp32", "hilum"):
         pairs = zip(blocks["nnunet"], blocks[turn], strict=True)
         each = [theirs["seconds"] / ours["seconds"] for theirs, ours in pairs]
-        ratios[turn] = {"median": statistics.median(each), "each": each}
+        spent = [rows[side]["processor_s_a_step"] for side in ("nnunet", turn)]
+        ratios[turn] = {"median": statistics.median(each), "each": each, "processor_s": spent[0] / spent[1]}
         off = rows[f"{turn}, loading off"]["steps_per_s"]
         rows[turn]["share_of_speed_without_loading"] = rows[turn]["steps_per_s"] / off
     return {"turns": rows, "times_nnunet": ratios}
@@ -305,6 +322,7 @@ def main() -> int:
     words.add_argument("--seconds", type=float, default=600.0, help="budget of each training")
     words.add_argument("--sides", default="hilum,nnunet", help="whom to train")
     words.add_argument("--mirror", action="store_true", help="judge with mirrored copies too")
+    words.add_argument("--imported", action="store_true", help="let hilum use nnU-Net's weights to judge them: quicker")
     words.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in hilum's recipe")
     words.add_argument("--name", default="", help="of a run, and for the file that --keep writes")
     words.add_argument("--keep", action="store_true")
