@@ -173,7 +173,12 @@ def network_bytes(predictor: Predictor) -> float:
         return 300e6  # what CUDA keeps in main memory for itself was not counted
     factor, more = WORKSPACE
     patch = predictor.plan.patch[-predictor.plan.dims :]
-    need = factor * traced_bytes(predictor, (max(1, predictor.batch), predictor.model.spec.in_channels, *patch)) + more
+    told = getattr(predictor.folds.networks[0], "activation_bytes", None)  # it knows its own memory
+    if told is None:
+        shape = (max(1, predictor.batch), predictor.model.spec.in_channels, *patch)
+        need = factor * traced_bytes(predictor, shape) + more
+    else:
+        need = told + more
     kept = len(predictor.folds.networks) if predictor.disagreeing else 1
     return need + (5 + kept) * 4 * predictor.outputs * math.prod(patch) * max(1, predictor.batch)
 
@@ -187,8 +192,10 @@ def traced_bytes(predictor: Predictor, shape: tuple[int, ...]) -> int:
     if predictor.model.exported is not None:
         return predictor.model.exported.activation_bytes
     try:
-        with torch.device("meta"), torch.no_grad(), _Living() as living:
-            predictor.model.spec.build().eval().to("meta")(torch.empty(shape))
+        with torch.device("meta"), torch.no_grad():
+            network, image = predictor.model.spec.bare().eval(), torch.empty(shape)
+            with _Living() as living:
+                network(image)
     except (RuntimeError, NotImplementedError):
         with torch.inference_mode(), _Living() as living:
             predictor.folds.networks[0](torch.zeros(shape))

@@ -10,14 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hilum.config import InferenceOptions
 from hilum.errors import HilumError, InputError, ModelError, UsageError
 from hilum.files import read_json, whole_folder
 from hilum.labels import LabelScheme, scheme_from
 from hilum.model.spec import Exported, Model, NetworkSpec
-from hilum.model.tensors import check_file, damaged, fit, read_tensors
+from hilum.model.tensors import StoredTensors, check_file, damaged, fit
 from hilum.prepare.plan import Plan
 
 FORMAT = 1
@@ -119,13 +117,12 @@ def _read_table(folder: Path) -> dict[str, Any]:
     return table
 
 
-def _load_weights(folder: Path, name: str, checksum: str, spec: NetworkSpec) -> dict[str, torch.Tensor]:
-    tensors = read_tensors(_inside(folder, name), checksum)
-    full = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-    with torch.device("meta"):  # shapes alone: no memory, no initialisation
-        shapes = spec.build().state_dict()
-    fit(shapes, full, folder / name)
-    return full
+def _load_weights(folder: Path, name: str, checksum: str, spec: NetworkSpec) -> StoredTensors:
+    file = _inside(folder, name)
+    check_file(file, checksum)
+    stored = StoredTensors(file)
+    fit(spec.bare().state_dict(), stored.bare(), file)
+    return stored
 
 
 def _exported(folder: Path, table: dict[str, Any]) -> Exported:

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from hilum import networks
 from hilum.config import InferenceOptions
 from hilum.files import plain
 from hilum.labels import LabelScheme
-from hilum.model.tensors import fit, weights_name
+from hilum.model.tensors import State, StoredTensors, fit, weights_name
 from hilum.prepare.plan import Plan
 
 
@@ -43,6 +44,11 @@ class NetworkSpec:
     def build(self) -> nn.Module:
         """A fresh network."""
         return networks.build(self.name, self.options, self.in_channels, self.out_channels, self.dims)
+
+    def bare(self) -> nn.Module:
+        """A network of shapes alone, on PyTorch's "meta" device: no memory and no weights drawn."""
+        with torch.device("meta"), _NothingDrawn():
+            return self.build()
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Model:
         inference: overlap and mirroring.
         postprocess: steps as in a recipe, in order.
         card: facts for people: what it was trained on, scores, warnings.
-        weights: one state dict in fp32 for each fold; none of an exported model.
+        weights: one state dict in fp32 for each fold, read from the disk when asked; none of an exported model.
         recipe_toml: the recipe it was trained with, or "".
         hash: 12 hexadecimal digits that change with any weight or setting.
         first: of a cascade: the model before this one.
@@ -92,7 +98,7 @@ class Model:
     inference: InferenceOptions
     postprocess: tuple[dict[str, Any], ...]
     card: dict[str, Any]
-    weights: tuple[dict[str, torch.Tensor], ...]
+    weights: tuple[State, ...]
     recipe_toml: str
     hash: str
     first: Model | None = None
@@ -111,9 +117,13 @@ class Model:
     def network(self, fold: int = 0, device: str | torch.device = "cpu") -> nn.Module:
         """The network of a fold with its weights, ready to predict (eval mode, no gradients); not of an export."""
         assert self.exported is None, "an exported network is run by its engine"
-        network = self.spec.build()
-        fit(network.state_dict(), self.weights[fold], self.folder / weights_name(fold, len(self.weights)))
-        network.load_state_dict(self.weights[fold])
+        state = dict(self.weights[fold])
+        file = self.folder / weights_name(fold, len(self.weights))
+        network = self.spec.bare()
+        fit(network.state_dict(), state, file)
+        if set(dict(network.named_buffers())) - set(state):  # numbers of its own that no file holds
+            network = self.spec.build()
+        network.load_state_dict(state, assign=True)
         return network.to(device).eval().requires_grad_(False)
 
     def facts(self) -> dict[str, Any]:
@@ -126,7 +136,7 @@ class Model:
                 "card": self.card,
                 "network": asdict(self.spec),
                 "engine": "torch" if self.exported is None else asdict(self.exported),
-                "parameters": sum(tensor.numel() for tensor in self.weights[0].values()) if self.weights else None,
+                "parameters": _count(self.weights[0]) if self.weights else None,
                 "folds": self.folds,
                 "plan": self.plan.to_json(),
                 "scheme": self.scheme.to_json(),
@@ -134,3 +144,20 @@ class Model:
                 "postprocess": list(self.postprocess),
             }
         )
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out what initialises tensors: drawing on "meta" would import 70 MB of PyTorch's compiler for nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in _DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_DRAWING = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_}
+
+
+def _count(state: State) -> int:
+    shapes = state.bare() if isinstance(state, StoredTensors) else state
+    return sum(tensor.numel() for tensor in shapes.values())

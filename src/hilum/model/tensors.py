@@ -6,7 +6,11 @@ Comes in: tensors by name, or a file. Goes out: the file and its sha256, or the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+import math
+import os
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +20,79 @@ from safetensors.torch import load_file, save_file
 from hilum.errors import ModelError
 
 State = Mapping[str, torch.Tensor]
+# the names that safetensors files give to types of numbers
+_TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+class StoredTensors(Mapping[str, torch.Tensor]):
+    """The tensors of a safetensors file, each read from the disk anew whenever it is asked for.
+
+    A network needs its weights once, when it is built; kept in memory as well they would take it twice. Floating-point
+    numbers come as fp32. The file stays open, so that it may be replaced meanwhile.
+
+    Args:
+        file: its bytes are those that were written (``check_file``).
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+
+    def __init__(self, file: Path):
+        self._file = file
+        try:
+            self._handle = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            weakref.finalize(self, os.close, self._handle)
+            # https://github.com/huggingface/safetensors#format: 8 bytes of length, JSON, the tensors' bytes
+            length = int.from_bytes(self._read(0, 8), "little")
+            table = json.loads(self._read(8, length))
+            self._begin = 8 + length
+            self._places = {
+                str(name): (_TYPES[at["dtype"]], tuple(map(int, at["shape"])), int(at["data_offsets"][0]))
+                for name, at in table.items()
+                if name != "__metadata__"
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(file, f"cannot be read ({error!r})") from None
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        dtype, shape, offset = self._places[name]
+        count = math.prod(shape)
+        if count == 0:
+            tensor = torch.empty(shape, dtype=dtype)
+        else:
+            try:
+                data = self._read(self._begin + offset, count * dtype.itemsize)
+            except (OSError, ValueError) as error:
+                raise damaged(self._file, f"cannot be read ({error})") from None
+            tensor = torch.frombuffer(data, dtype=dtype).view(shape)
+        return tensor.float() if dtype.is_floating_point else tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def bare(self) -> dict[str, torch.Tensor]:
+        """Names and shapes: tensors that take no memory."""
+        return {
+            name: torch.empty(shape, dtype=dtype, device="meta") for name, (dtype, shape, _) in self._places.items()
+        }
+
+    def _read(self, start: int, size: int) -> bytearray:
+        data = bytearray(size)
+        view, done = memoryview(data), 0
+        os.lseek(self._handle, start, os.SEEK_SET)
+        while done < size:
+            part = os.read(self._handle, min(size - done, 2**24))
+            if not part:
+                raise ValueError("it ends too early")
+            view[done : done + len(part)] = part
+            done += len(part)
+        return data
 
 
 def write_tensors(file: Path, tensors: State) -> str:

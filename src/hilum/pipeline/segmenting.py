@@ -112,7 +112,7 @@ def segment(
         out: the folder for results.
         device: "auto", "cpu", "cuda", "cuda:1".
         mirror: average over mirrored copies; None takes the model's own choice.
-        precision: of convolutions: "auto" (bf16 where the processor has it), "fp32", "bf16", "fp16".
+        precision: of convolutions: "auto" (fp32 on a processor, a short type on a GPU), "fp32", "bf16", "fp16".
         region: find organs first and do only what lies there; False does the whole scan; None takes the model's choice.
         ensemble: of several models: "mean" probability or "vote".
         probabilities: also write the probability of each label, their entropy, and the disagreement of folds or models.

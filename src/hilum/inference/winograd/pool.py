@@ -1,0 +1,63 @@
+"""Work that is handed to threads piece by piece, each piece on one core from its start to its end.
+
+Comes in: a function and the pieces. Goes out: its answers, in order. PyTorch's own threads wait for each other after
+each operation; here they do so once a layer.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+from hilum.cores import cpu_count
+
+Piece = TypeVar("Piece")
+Answer = TypeVar("Answer")
+_own = threading.local()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cpu_count(), "hilum-network", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def scratch(name: str, *shape: int) -> torch.Tensor:
+    """Memory of this thread's own for numbers that a piece needs while it is worked on: what was there is anything.
+
+    Asked for anew each time, the system's allocators would keep several times as much.
+    """
+    kept: dict[str, torch.Tensor] = _own.__dict__
+    size = math.prod(shape)
+    if name not in kept or kept[name].numel() < size:
+        kept[name] = torch.empty(size)
+    return kept[name][:size].view(shape)
+
+
+@contextmanager
+def one_core_each() -> Iterator[None]:
+    """Within it PyTorch's operations take one core, as ``each`` needs it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def each(work: Callable[[Piece], Answer], pieces: Iterable[Piece]) -> list[Answer]:
+    """``work`` on every piece; answers in the pieces' order, however many threads there are."""
+
+    def quiet(piece: Piece) -> Answer:
+        with torch.inference_mode():
+            return work(piece)
+
+    if cpu_count() == 1:
+        return [quiet(piece) for piece in pieces]
+    return list(_threads().map(quiet, pieces))
