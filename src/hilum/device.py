@@ -6,9 +6,11 @@ no networks and sets nothing up when it is imported.
 
 from __future__ import annotations
 
+import os
 import platform
 import random
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from hilum.errors import UsageError
 
 # the instructions without which bf16 on a CPU is emulated and slower than fp32
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}
+# of a container: cgroup 2 ("max" or bytes), cgroup 1
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def choose(device: str = "auto") -> torch.device:
@@ -110,6 +114,23 @@ def peak_memory_gb(device: torch.device) -> float | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def memory_bytes(device: torch.device, limits: Sequence[Path] = _MEMORY_LIMITS) -> int | None:
+    """All memory of a GPU, or of this machine as far as its container may use it; None if the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+    for file in limits:
+        try:
+            text = file.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        found += [int(text)] if text.isdecimal() else []
+    return min(found)
 
 
 def describe(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

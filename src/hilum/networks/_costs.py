@@ -56,13 +56,23 @@ def cost(name: str, dims: int) -> dict[str, Any]:
     parameters = sum(p.numel() for p in network.parameters())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(patch)
-    kept = _kept_bytes(network.train(), patch)
     return {
         "patch": list(shape),
         "parameters": parameters,
         "gflops": counter.get_total_flops() / 1e9,
-        "training_mb": (3 * _BYTES * parameters + kept) / 1e6,
+        "training_mb": training_bytes(network, shape) / 1e6,
     }
+
+
+def training_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Bytes of weights, gradients, one momentum and what the forward pass keeps, in fp32.
+
+    Args:
+        network: built on PyTorch's "meta" device.
+        shape: of the images, (B, C, ...).
+    """
+    parameters = sum(p.numel() for p in network.parameters())
+    return 3 * _BYTES * parameters + _kept_bytes(network.train(), torch.empty(shape, device="meta"))
 
 
 def overview() -> tuple[dict[str, dict[str, Any]], str]:

@@ -26,6 +26,7 @@ from hilum.progress import SILENT, Progress
 from hilum.training.cascade import FIRST, cascade, wants_cascade
 from hilum.training.checkpoint import Checkpoint, checkpoint_facts, load_checkpoint, remove_checkpoint
 from hilum.training.only_one import only_one
+from hilum.training.optim import check_fold
 from hilum.training.ranks import Ranks, together
 from hilum.training.run import PLATEAU, Run
 from hilum.training.setup import RunSetup, check_recipe, check_same_run, set_up
@@ -92,6 +93,7 @@ def train(
     recipe = with_labels(recipe, dataset.scheme)
     out = Path(out)
     check_recipe(recipe)
+    check_fold(recipe.training, fold)
     where = devices.choose(device)
     if wants_locator(recipe):
         train(
@@ -166,7 +168,7 @@ class Job:
 
     def set_up(self) -> RunSetup:
         """Rank 0 prepares what all read."""
-        given = (self.recipe, self.dataset, self.out, self.fold, self.workers, self.progress)
+        given = (self.recipe, self.dataset, self.out, self.fold, self.workers, self.progress, self.device)
         setup = set_up(*given) if self.ranks.is_first else None
         self.ranks.wait()
         return setup or set_up(*given)

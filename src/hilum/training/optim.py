@@ -118,6 +118,31 @@ def check_options(options: TrainingOptions) -> None:
     ):
         if not good:
             raise RecipeError(f"{getattr(options, key)}", where=f"training.{key}", wanted=wanted)
+    if _wants_scores(options) and not options.validation_cases:
+        raise RecipeError(
+            f"keep = {options.keep!r} and patience = {options.patience} without a true score to go by",
+            where="training.validation_cases",
+            wanted="a number of at least 1",
+        )
+
+
+def check_fold(options: TrainingOptions, fold: int | str) -> None:
+    """Refuse to choose weights by held-out cases where none are held out.
+
+    Raises:
+        RecipeError: naming the keys.
+    """
+    if _wants_scores(options) and str(fold) == "all":
+        raise RecipeError(
+            f"keep = {options.keep!r} and patience = {options.patience} with fold 'all', which holds no case out",
+            where="training.keep",
+            wanted="'last', and patience = 0",
+            fix="or hold one fold out (--fold 0)",
+        )
+
+
+def _wants_scores(options: TrainingOptions) -> bool:
+    return options.patience > 0 or options.keep == "best"
 
 
 def learning_rate(options: TrainingOptions, step: int, done: float) -> float:

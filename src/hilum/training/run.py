@@ -91,6 +91,11 @@ class Run:
         if checkpoint is None:
             _check_classes(self.setup, self.progress)
             _say_what_patches_see(self.setup, self.recipe, self.progress)
+            if self.options.warmup_steps >= self.options.total_steps:
+                self.progress.say(
+                    f"training.warmup_steps = {self.options.warmup_steps}: the learning rate is still warming up when "
+                    f"the run ends after {self.options.total_steps} steps"
+                )
             if self.ranks.is_first:
                 self.best.forget()
             if self.options.compile == "on":

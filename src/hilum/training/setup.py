@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hilum import networks
 from hilum.config import Recipe, recipe_from, seconds_of, to_table, to_toml
 from hilum.datasets import CaseRef, Dataset
@@ -32,6 +34,7 @@ from hilum.prepare.plan import check_options as check_wishes
 from hilum.prepare.store import Store, build_store, files_key
 from hilum.progress import Progress
 from hilum.training.checkpoint import checkpoint_facts
+from hilum.training.fitting import check_memory
 from hilum.training.losses import check_loss
 from hilum.training.optim import check_options
 from hilum.training.trackers import check_trackers
@@ -92,14 +95,21 @@ class RunSetup:
 
 
 def set_up(
-    recipe: Recipe, dataset: Dataset, out: Path, fold: int | str, workers: int | None, progress: Progress
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    fold: int | str,
+    workers: int | None,
+    progress: Progress,
+    device: torch.device | None = None,
 ) -> RunSetup:
-    """Split, fingerprint, plan, check the network against the plan, prepare the cases.
+    """Split, fingerprint, plan, check the network against the plan and the device, prepare the cases.
 
     Raises:
         DatasetError: too few cases with labels.
         UsageError: a fold that does not exist.
         RecipeError: a plan and a network that do not fit together.
+        TrainingError: a training step needs more memory than ``device`` has.
     """
     scheme = recipe.scheme
     cases = list(dataset.labelled)
@@ -113,6 +123,8 @@ def set_up(
     if folds:
         write_folds(out / "folds.json", folds)
     spec = network_spec(recipe, plan, scheme)
+    if device is not None:
+        check_memory(spec, plan, device, recipe.training.precision)
     store = build_store(out / "prepared", cases, plan, scheme, workers or 0, progress)
     return RunSetup(scheme, plan, spec, store, training, held_out, {case.name: case for case in cases})
 

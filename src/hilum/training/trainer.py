@@ -99,7 +99,8 @@ class Trainer:
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 total += value
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            # a CPU's allocator says "not enough memory" in some versions and "can't allocate memory" in others
+            if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
                 raise _no_memory(self.device) from error
             raise
         self.ranks.average_gradients(self.network)
