@@ -39,6 +39,20 @@ def test_a_forecast_leaves_out_the_first_steps_and_is_told_once(monkeypatch: pyt
             assert "34 min 04 s for this fold, costing 2.04" in say_forecast(told).replace("33 min 59", "34 min 04")
 
 
+@pytest.mark.parametrize(("step_seconds", "after"), [(1.0, 20), (5.0, 10), (11.0, 6), (45.0, 2), (59.0, 2), (90.0, 1)])
+def test_a_forecast_is_told_in_two_minutes(monkeypatch: pytest.MonkeyPatch, step_seconds: float, after: int) -> None:
+    """Ten steps of 30 s would be five minutes."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = pace(steps=1000)
+    for step in range(1, after + 1):
+        now[0] += step_seconds
+        clock.took(step_seconds)
+        told = clock.forecast(step, epoch_ended=False)
+        assert (told is not None) == (step == after)
+    assert now[0] < 120 and told is not None and told["fold_seconds"] == pytest.approx(1000 * step_seconds)
+
+
 def test_with_a_budget_the_forecast_is_how_many_steps_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

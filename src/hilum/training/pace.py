@@ -16,6 +16,7 @@ from hilum.progress import clock
 
 _FORGOTTEN = 0.99  # a slow first step is forgotten over the next hundred
 _FORECAST_STEPS, _FORECAST_SECONDS = 10, 20.0  # a forecast waits for both, or for the end of the first epoch
+_FORECAST_LATEST = 60.0  # but where steps are slow, no longer than that and one step: it is promised in two minutes
 _FIRST = 3  # steps that warm up and say nothing
 _STEADY, _MEMORY = 20, 50  # losses that a jump is measured against: at least, at most
 _JUMP = 8.0  # deviations; at a hundred thousand steps chance alone reaches 4.5
@@ -77,7 +78,7 @@ class Pace:
         """Once, as soon as it means something: steps, seconds and cost of this fold and of all of them."""
         steady = self._steps[_FIRST:] or self._steps
         enough = len(self._steps) >= _FORECAST_STEPS and (sum(self._steps) >= _FORECAST_SECONDS or epoch_ended)
-        if self._told or not enough:
+        if self._told or not (enough or sum(self._steps) >= _FORECAST_LATEST):
             return None
         self._told = True
         each = sum(steady) / len(steady)
