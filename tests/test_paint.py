@@ -92,6 +92,14 @@ def test_a_horseshoe_has_two_sides() -> None:
     assert sorted(fit.centres) == [-1, 1] and abs(fit.origin_mm[0] + 99 / 2 * 4.0) < 5
 
 
+def test_one_piece_that_is_heavier_on_one_side_moves_no_spine() -> None:
+    labels = np.zeros((100, 80, 30), np.uint8)
+    labels[26:62, 40:50, 10:16] = 1  # from 96 mm right to 48 mm left of the middle
+    labels[24:36, 36:54, 6:20] = 2
+    fit = fit_body(labels, (4.0, 4.0, 4.0), np.random.default_rng(0))
+    assert sorted(fit.centres) == [-1, 1] and abs(fit.origin_mm[0] + 99 / 2 * 4.0) < 5
+
+
 def test_all_labelled_voxels_lie_inside_the_trunk() -> None:
     labels = np.zeros((100, 80, 30), np.uint8)
     labels[20:40, 26:56, 5:25] = 2  # a huge mass, 12 cm from front to back

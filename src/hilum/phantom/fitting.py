@@ -105,7 +105,11 @@ def _midline(
         x0 = float(np.clip(0.7 * np.mean(weight) + 0.3 * centre_x, centre_x - 30, centre_x + 30))
     elif right or left:
         side = 1 if right else -1
-        x = middles[max(right or left, key=lambda i: int(sizes[i]))]
+        largest = max(right or left, key=lambda i: int(sizes[i]))
+        x = middles[largest]
+        beyond = (points[number == largest][:, 0] - centre_x) * -side > 20
+        if beyond.mean() > 0.1:  # a horseshoe, or a mass that crosses the midline
+            x = centre_x + side * HALF_SEPARATION_MM
         x0 = float(np.clip(centre_x, x - 95, x - 50) if side > 0 else np.clip(centre_x, x + 50, x + 95))
     else:
         x0 = centre_x  # one piece across the midline
