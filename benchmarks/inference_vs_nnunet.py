@@ -9,8 +9,8 @@ Scans that are DICOM are given to nnU-Net as NIfTI. ``--quick`` does one round w
 numbers of slices: it shows that everything runs, and its times mean nothing. What is measured, in this order:
 
 * agreement and wall time of the whole process for each model and scan, with and without mirrored copies: share of equal
-  labels, Dice of each label, seconds, peak memory of the process tree (proportional set sizes, every 200 ms);
-  hilum whole in fp32 and in its own precision, and region first;
+  labels, Dice of each label, seconds and seconds of processors (which other work on the machine changes less), peak
+  memory of the process tree (proportional set sizes, every 200 ms); hilum whole in fp32 and bf16, and region first;
 * the step after the network alone: 4 classes of random logits to 512x512x300;
 * preparing alone: 512x512x300 to the plan's spacing;
 * start to first patch, by parts;
@@ -26,6 +26,7 @@ import datetime
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -154,7 +155,7 @@ def tree_bytes(pid: int) -> int:
 
 def measured(command: list[str], env: dict[str, str] | None = None) -> dict[str, Any]:
     """Run a process: wall seconds, peak memory of its tree, its last line of JSON if it prints one."""
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     peak, stop = [0], threading.Event()
 
@@ -171,7 +172,9 @@ def measured(command: list[str], env: dict[str, str] | None = None) -> dict[str,
         raise SystemExit(f"{command[:3]} failed:\n{out[-2000:]}\n{err[-3000:]}")
     answer = [line for line in out.splitlines() if line.startswith("{")]
     told = json.loads(answer[-1]) if answer else {}
-    return {"wall_s": time.perf_counter() - begin, "peak_mb": peak[0] / 1e6, **told}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return {"wall_s": time.perf_counter() - begin, "cpu_s": spent, "peak_mb": peak[0] / 1e6, **told}
 
 
 def peer_run(peer: Path, folder: str, scan: Path, out: Path, mirror: bool) -> dict[str, Any]:
@@ -214,7 +217,8 @@ def agreement(truth: Path, prediction: Path) -> dict[str, Any]:
 
 def side_by_side(options: argparse.Namespace, models: dict[str, tuple[str, Path]], aside: Path) -> list[dict[str, Any]]:
     """Every model on every scan."""
-    ways = {"whole fp32": ("fp32", False), "whole": ("auto", False), "region first": ("auto", True)}
+    known = {"whole": ("fp32", False), "whole bf16": ("bf16", False), "region first": ("fp32", True)}
+    ways = {way: known[way] for way in options.ways}
     rows = []
     for name, (folder, model) in models.items():
         for number, scan in enumerate(options.scans):
@@ -236,6 +240,10 @@ def side_by_side(options: argparse.Namespace, models: dict[str, tuple[str, Path]
                 seconds = statistics.median(x["wall_s"] for x in row["nnunet"])
                 row["times_faster"] = {
                     way: seconds / statistics.median(x["wall_s"] for x in row["hilum"][way]) for way in ways
+                }
+                spent = statistics.median(x["cpu_s"] for x in row["nnunet"])
+                row["times_fewer_cpu_seconds"] = {
+                    way: spent / statistics.median(x["cpu_s"] for x in row["hilum"][way]) for way in ways
                 }
                 peak = max(x["peak_mb"] for x in row["nnunet"])
                 row["share_of_memory"] = {way: max(x["peak_mb"] for x in row["hilum"][way]) / peak for way in ways}
@@ -308,6 +316,7 @@ def main() -> int:
     words.add_argument(
         "--mirror", default="both", choices=["no", "yes", "both"], help="with or without mirrored copies"
     )
+    words.add_argument("--ways", nargs="+", default=["whole", "whole bf16"], help="of hilum; also: region first")
     words.add_argument("--name", default="", help="for the file that --keep writes, where there are several a day")
     words.add_argument("--keep", action="store_true")
     options = words.parse_args()

@@ -164,15 +164,23 @@ def test_along_one_axis_the_nearest_logits_can_be_taken(axis):
     assert np.array_equal(exporter.classes_ZYX, full.argmax(0).numpy())
 
 
+def test_the_lowest_class_wins_ties():
+    logits = torch.randint(0, 2, (4, 6, 40, 33), generator=torch.Generator().manual_seed(2)).float()
+    exporter = LabelExporter((6, 40, 33), (6, 40, 33), 4)
+    exporter.take(logits)
+    assert np.array_equal(exporter.classes_ZYX, logits.numpy().argmax(0))
+
+
 @pytest.mark.parametrize("writers", [(), ((0, 1), (2, 2))])
-def test_threads_change_nothing(monkeypatch, writers):
+def test_rows_at_a_time_and_threads_change_nothing(monkeypatch, writers):
     logits = torch.randn((3, 5, 20, 9), generator=torch.Generator().manual_seed(1))
-    made = []
-    for threads in (1, 3):
-        monkeypatch.setattr(export, "cpu_count", lambda threads=threads: threads)
-        monkeypatch.setattr(export, "_ROWS", 2)
+    made, before = [], torch.get_num_threads()
+    for rows, threads in ((2, 1), (64, 3)):
+        monkeypatch.setattr(export, "_ROWS", rows)
+        torch.set_num_threads(threads)
         exporter = LabelExporter((5, 20, 9), (9, 33, 14), 3, writers=writers)
-        assert (exporter._pool is None) == (threads == 1)
         exporter.take(logits.clone())
+        assert torch.get_num_threads() == threads
         made.append(exporter.classes_ZYX)
+    torch.set_num_threads(before)
     assert len(np.unique(made[0])) == 3 and np.array_equal(*made)
