@@ -131,7 +131,7 @@ def judge(options: argparse.Namespace) -> dict[str, Any]:
         if options.imported:
             shutil.rmtree(runs / "imported", ignore_errors=True)
             folder = import_model(made["nnunet"]["folder"], runs / "imported").folder
-            predict_own(options, folder, names, theirs, mirror, "fp32")
+            predict_own(options, folder, names, theirs, mirror)
         elif not (theirs / f"{names[-1]}.nii.gz").is_file():
             predict_peer(options, names, theirs, mirror, "checkpoint_final.pth")
         found[word] = scored(options, {"nnunet": theirs, "hilum": own}, runs / f"scores{_tail(options)}_{word}")
@@ -142,16 +142,14 @@ def judge(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def predict_own(
-    options: argparse.Namespace, model: Any, names: list[str], out: Path, mirror: bool, precision: str = "auto"
-) -> None:
+def predict_own(options: argparse.Namespace, model: Any, names: list[str], out: Path, mirror: bool) -> None:
     """hilum's label maps of these cases: ``OUT/NAME.nii.gz``; what is there already stays."""
     from hilum.inference.predict import Predictor
     from hilum.model import Model, load_model
     from hilum.scans import read_scan, write_labels
 
     model = model if isinstance(model, Model) else load_model(model)
-    predictor = Predictor(model, options.device, mirror=mirror, precision=precision)
+    predictor = Predictor(model, options.device, mirror=mirror, overlap=options.overlap)
     out.mkdir(parents=True, exist_ok=True)
     for name in names:
         if not (out / f"{name}.nii.gz").is_file():

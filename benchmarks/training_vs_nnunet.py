@@ -323,6 +323,7 @@ def main() -> int:
     words.add_argument("--sides", default="hilum,nnunet", help="whom to train")
     words.add_argument("--mirror", action="store_true", help="judge with mirrored copies too")
     words.add_argument("--imported", action="store_true", help="let hilum use nnU-Net's weights to judge them: quicker")
+    words.add_argument("--overlap", type=float, default=0.5, help="of tiles, where hilum's inference judges")
     words.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in hilum's recipe")
     words.add_argument("--name", default="", help="of a run, and for the file that --keep writes")
     words.add_argument("--keep", action="store_true")
