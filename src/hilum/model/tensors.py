@@ -83,6 +83,8 @@ class StoredTensors(Mapping[str, torch.Tensor]):
         }
 
     def _read(self, start: int, size: int) -> bytearray:
+        if start + size > os.fstat(self._handle).st_size:
+            raise ValueError("it ends too early")
         data = bytearray(size)
         view, done = memoryview(data), 0
         os.lseek(self._handle, start, os.SEEK_SET)
