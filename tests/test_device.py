@@ -83,3 +83,11 @@ def test_peak_memory_and_name() -> None:
     peak = device.peak_memory_gb(cpu)
     assert peak is not None and 0.01 < peak < 1000
     assert "threads" in device.describe(cpu)
+
+
+def test_all_memory_is_the_machine_s_or_its_container_s(tmp_path: Path) -> None:
+    cpu, whole = torch.device("cpu"), device.memory_bytes(torch.device("cpu"), ())
+    assert whole is not None and whole > 2**28
+    for text, expected in (("max\n", whole), ("1000000\n", 1_000_000), (f"{2**63 - 4096}\n", whole)):
+        (tmp_path / "limit").write_text(text)
+        assert device.memory_bytes(cpu, (tmp_path / "none", tmp_path / "limit")) == expected
