@@ -12,8 +12,8 @@ from hilum.config import recipe_from
 from hilum.training.pace import Pace, Spikes, say_forecast
 
 
-def pace(**training: Any) -> Pace:
-    return Pace(recipe_from({"labels": "kits", "data": {"folds": 5}, "training": training}))
+def pace(first_networks: int = 0, **training: Any) -> Pace:
+    return Pace(recipe_from({"labels": "kits", "data": {"folds": 5}, "training": training}), first_networks)
 
 
 def test_epochs_are_steps() -> None:
@@ -51,6 +51,17 @@ def test_a_forecast_is_told_in_two_minutes(monkeypatch: pytest.MonkeyPatch, step
         told = clock.forecast(step, epoch_ended=False)
         assert (told is not None) == (step == after)
     assert now[0] < 120 and told is not None and told["fold_seconds"] == pytest.approx(1000 * step_seconds)
+
+
+def test_the_first_networks_of_a_cascade_are_forecast_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = pace(first_networks=3, steps=100)
+    now[0] = 70.0
+    clock.took(70.0)
+    told = clock.forecast(1, epoch_ended=False)
+    assert told is not None and told["all_folds_seconds"] == pytest.approx(3 * 7000)
+    assert "1 h 56 min for this first network, 5 h 50 min for all 3; the second network" in say_forecast(told)
 
 
 def test_with_a_budget_the_forecast_is_how_many_steps_fit(monkeypatch: pytest.MonkeyPatch) -> None:

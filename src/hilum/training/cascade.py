@@ -168,7 +168,7 @@ def _first_stage(job: Job, setup: RunSetup, low: Recipe, parts: Sequence[Part]) 
         # once the second stage has begun, its first networks stay what they are
         if not (begun and (folder / "model" / "model.json").is_file()):
             job.progress.say(f"First network {number} of {len(parts)}: learns from {len(part.training)} cases")
-            mine = replace(base, training=part.training, held_out=part.predicts)
+            mine = replace(base, training=part.training, held_out=part.predicts, first_networks=len(parts))
             replace(job, recipe=low, out=folder, fold=part.name, make=lambda _, mine=mine: mine).run()  # type: ignore[misc]
     earlier = EarlierStore(job.out / FOUND, setup.scheme.class_count - 1)
     for part in parts:

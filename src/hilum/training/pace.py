@@ -27,6 +27,7 @@ class Pace:
 
     Args:
         recipe: its steps, its budget, its number of folds, what an hour costs.
+        first_networks: of one of a cascade's first networks: how many the run trains; they then stand for the folds.
 
     Attributes:
         steps: where the run ends.
@@ -35,9 +36,10 @@ class Pace:
         longest: seconds of the longest recent step.
     """
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: Recipe, first_networks: int = 0):
         self.steps, self.budget = recipe.training.total_steps, seconds_of(recipe.training.budget)
-        self.folds, self.cost_per_hour = recipe.data.folds, recipe.training.cost_per_hour
+        self.kind = "first network" if first_networks else "fold"
+        self.folds, self.cost_per_hour = first_networks or recipe.data.folds, recipe.training.cost_per_hour
         self.before = self.longest = 0.0
         self._start = time.monotonic()
         self._steps: list[float] = []
@@ -83,10 +85,11 @@ class Pace:
         self._told = True
         each = sum(steady) / len(steady)
         whole = self.seconds + self.left(step, each)
-        answer = {
+        answer: dict[str, Any] = {
             "step_seconds": round(each, 4),
             "steps": min(self.steps, step + round((whole - self.seconds) / each)),
             "fold_seconds": round(whole, 1),
+            "kind": self.kind,
             "folds": self.folds,
             "all_folds_seconds": round(whole * self.folds, 1),
         }
@@ -99,11 +102,12 @@ class Pace:
 def say_forecast(forecast: dict[str, Any]) -> str:
     """The forecast as a sentence."""
     cost = [f", costing {forecast[key]:g}" if key in forecast else "" for key in ("fold_cost", "all_folds_cost")]
+    more = "full inference on the held-out cases" if forecast["kind"] == "fold" else "the second network"
     return (
         f"Forecast: {forecast['steps']} steps of {forecast['step_seconds']:.2f} s, "
-        f"{clock(forecast['fold_seconds'])} for this fold{cost[0]}, "
+        f"{clock(forecast['fold_seconds'])} for this {forecast['kind']}{cost[0]}, "
         f"{clock(forecast['all_folds_seconds'])} for all {forecast['folds']}{cost[1]}; "
-        "full inference on the held-out cases comes on top"
+        f"{more} comes on top"
     )
 
 

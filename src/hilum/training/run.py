@@ -58,7 +58,11 @@ class Run:
         self.recipe, self.setup, self.out, self.fold = recipe, setup, out, fold
         self.options, self.device, self.progress, self.commit = recipe.training, device, progress, commit
         devices.seed_everything(self.options.seed)
-        self.trainer, self.pace, self.spikes = Trainer(setup, recipe, device, ranks), Pace(recipe), Spikes()
+        self.trainer, self.pace, self.spikes = (
+            Trainer(setup, recipe, device, ranks),
+            Pace(recipe, setup.first_networks),
+            Spikes(),
+        )
         self.log, self.epoch = Log(out / "log.jsonl", self.options.track, silent=not ranks.is_first), Epoch()
         held_out = [setup.cases[name] for name in setup.held_out]
         self.validation = CaseValidation(

@@ -75,6 +75,7 @@ class RunSetup:
         earlier: of a cascade: what the model before found in the cases (``cascade``).
         first: of a cascade: the folder of that model.
         before: of a cascade: what the model's card says of the stage before.
+        first_networks: of one of a cascade's first networks: how many of them the run trains.
     """
 
     scheme: LabelScheme
@@ -87,6 +88,7 @@ class RunSetup:
     earlier: EarlierStore | None = None
     first: Path | None = None
     before: Mapping[str, Any] = field(default_factory=dict)
+    first_networks: int = 0
 
     def class_counts(self) -> tuple[int, ...]:
         """Voxels of each class index in the prepared cases to learn from, background first."""
