@@ -56,7 +56,8 @@ def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype
     """The short type in which convolutions run, or None where everything stays fp32.
 
     "auto" takes bf16 on GPUs of compute capability 8.0 and above (fp16 on older ones) and on CPUs that have bf16
-    instructions: on 2 cores with AVX-512 bf16 a training step takes 0.44 to 0.55 times as long as in fp32.
+    instructions: on 2 cores with AVX-512 bf16 a training step takes 0.44 to 0.55 times as long as in fp32. (Predicting
+    on a CPU asks for fp32 itself: ``inference.engines.with_torch``.)
 
     Raises:
         UsageError: fp16 on a CPU, where it has no hardware.
