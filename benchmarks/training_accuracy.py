@@ -29,24 +29,12 @@ from typing import Any
 
 import numpy as np
 
+from training_scores import answer_of, scored
 from training_vs_nnunet import RESULTS, peer_command, recipe_of
 
 CONFIG = "tiny"
 PARTS = 8
-SMALL_ML = 2.0
-COMPARED = (
-    "region",
-    "metric",
-    "first",
-    "first_mean",
-    "second",
-    "second_mean",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-)
+MARGIN_MM = 24.0  # curves and sampling are judged in the kidneys' box and so much around it
 SHOWN = 4  # test cases that the curves are drawn from
 
 
@@ -142,19 +130,43 @@ def judge(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def predict_own(options: argparse.Namespace, model: Any, names: list[str], out: Path, mirror: bool) -> None:
-    """hilum's label maps of these cases: ``OUT/NAME.nii.gz``; what is there already stays."""
+def predict_own(
+    options: argparse.Namespace, model: Any, names: list[str], out: Path, mirror: bool, margin_mm: float = 0.0
+) -> None:
+    """hilum's label maps of these cases: ``OUT/NAME.nii.gz``; what is there already stays.
+
+    With a margin only the box of what is truly labelled and so much around it is looked at; all else is background.
+    """
     from hilum.inference.predict import Predictor
     from hilum.model import Model, load_model
-    from hilum.scans import read_scan, write_labels
+    from hilum.scans import read_labels, read_scan, write_labels
 
     model = model if isinstance(model, Model) else load_model(model)
     predictor = Predictor(model, options.device, mirror=mirror, overlap=options.overlap)
     out.mkdir(parents=True, exist_ok=True)
     for name in names:
         if not (out / f"{name}.nii.gz").is_file():
-            labels = predictor.segment(read_scan(options.data / "painted" / name / "imaging.nii.gz"))
+            scan = read_scan(options.data / "painted" / name / "imaging.nii.gz")
+            if margin_mm:
+                labels = _in_box(predictor, scan, read_labels(_truth(options, name), predictor.scheme), margin_mm)
+            else:
+                labels = predictor.segment(scan)
             write_labels(out / f"{name}.nii.gz", labels)
+
+
+def _truth(options: argparse.Namespace, name: str) -> Path:
+    return Path(options.data) / "truth" / f"{name}.nii.gz"
+
+
+def _in_box(predictor: Any, scan: Any, truth: Any, margin_mm: float) -> Any:
+    where = np.argwhere(truth.array > 0)
+    more = np.ceil(margin_mm / np.array(scan.spacing_mm)).astype(int)
+    first = np.maximum(where.min(0) - more, 0)
+    last = np.minimum(where.max(0) + 1 + more, scan.shape)
+    labels = np.zeros(scan.shape, np.uint8)
+    box = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    labels[box] = predictor.segment(scan.cropped(first, last)).array
+    return scan.with_array(labels)
 
 
 def predict_peer(options: argparse.Namespace, names: list[str], out: Path, mirror: bool, checkpoint: str) -> None:
@@ -170,108 +182,6 @@ def predict_peer(options: argparse.Namespace, names: list[str], out: Path, mirro
     for file in out.glob("*.nii.gz"):
         if file.name.removesuffix(".nii.gz") not in names:
             file.unlink()
-
-
-def scored(options: argparse.Namespace, sides: dict[str, Path], out: Path) -> dict[str, Any]:
-    """``hilum evaluate`` for each side, ``hilum compare`` for both, and tumours one by one."""
-    found: dict[str, Any] = {}
-    for protocol in ("kits23", "plain"):
-        for side, predictions in sides.items():
-            said = ["--truth", options.data / "truth", "--prediction", predictions, "--protocol", protocol]
-            hilum(
-                "evaluate",
-                *said,
-                "--out",
-                out / protocol / side,
-                *(["--scheme", "kits"] if protocol == "plain" else []),
-            )
-        told = hilum("compare", *(out / protocol / side for side in sides), "--out", out / protocol / "compared")
-        rows = [row for row in told["comparisons"] if row["metric"] in ("dice", "surface_dice", "lesion_f1", "nsd_2mm")]
-        found[protocol] = [{key: row[key] for key in COMPARED} for row in rows]
-    found["mean Dice of the KiTS23 regions"] = mean_dice([out / "kits23" / side / "scores.json" for side in sides])
-    found["tumours"] = tumours(options.data / "truth", sides)
-    return found
-
-
-def mean_dice(files: list[Path], draws: int = 5000) -> dict[str, Any]:
-    """The mean over regions and cases of each side, second minus first, and a paired bootstrap interval over cases."""
-    tables = [json.loads(file.read_text())["cases"] for file in files]
-    first, second = (
-        np.array([[r["dice"] for r in table[case].values()] for case in tables[0]]).mean(1) for table in tables
-    )
-    gain = second - first
-    picks = np.random.default_rng(0).integers(len(gain), size=(draws, len(gain)))
-    ends = np.percentile(gain[picks].mean(1), [2.5, 97.5])
-    return {
-        **{file.parent.name: float(of.mean()) for file, of in zip(files, (first, second), strict=True)},
-        "difference": float(gain.mean()),
-        "interval": [float(x) for x in ends],
-        "cases": len(gain),
-        "each": {case: [float(a), float(b)] for case, a, b in zip(tables[0], first, second, strict=True)},
-    }
-
-
-def hilum(*words: Any) -> dict[str, Any]:
-    """The command line's answer."""
-    command = [sys.executable, "-m", "hilum", *map(str, words), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return dict(json.loads(done.stdout))
-
-
-def tumours(truth: Path, sides: dict[str, Path], draws: int = 5000) -> dict[str, Any]:
-    """F1 of tumours pooled over cases, all and those below 2 mL, with paired bootstrap intervals over cases.
-
-    A tumour is found if one predicted piece overlaps it with an IoU above 0.1, one to one. Among small ones a true
-    tumour below 2 mL counts, and of the predicted pieces those below 2 mL that match no true tumour.
-    """
-    from hilum.judge.lesions import find_lesions
-    from hilum.labels import SCHEMES
-    from hilum.scans import read_labels
-
-    names = sorted(path.name for path in truth.glob("*.nii.gz"))
-    counts: dict[str, list[list[int]]] = {side: [] for side in sides}
-    for name in names:
-        true = read_labels(truth / name, SCHEMES["kits"])
-        for side, folder in sides.items():
-            guess = read_labels(folder / name, SCHEMES["kits"])
-            lesions = find_lesions(true.array == 2, guess.array == 2, true.grid)
-            rows, _ = lesions.matches(0.1)
-            found = np.isin(np.arange(len(lesions.truth_voxels)), lesions.pairs[rows, 0])
-            taken = np.isin(np.arange(len(lesions.prediction_voxels)), lesions.pairs[rows, 1])
-            little = lesions.truth_voxels * lesions.voxel_ml < SMALL_ML
-            bits = lesions.prediction_voxels * lesions.voxel_ml < SMALL_ML
-            all_of = [found.sum(), (~found).sum(), (~taken).sum()]
-            counts[side].append([*all_of, (found & little).sum(), (~found & little).sum(), (~taken & bits).sum()])
-    rng = np.random.default_rng(0)
-    picks = rng.integers(len(names), size=(draws, len(names)))
-    answer: dict[str, Any] = {}
-    drawn: dict[str, dict[str, np.ndarray]] = {}
-    for side, table in counts.items():
-        array = np.array(table)
-        answer[side], drawn[side] = {}, {}
-        for kind, at in (("all", 0), ("below 2 mL", 3)):
-            drawn[side][kind] = _f1(array[picks][..., at : at + 3].sum(1))
-            tp, missed, invented = (int(n) for n in array[:, at : at + 3].sum(0))
-            answer[side][kind] = {
-                "f1": float(_f1(array[:, at : at + 3].sum(0))),
-                "interval": [float(x) for x in np.nanpercentile(drawn[side][kind], [2.5, 97.5])],
-                "found": tp,
-                "missed": missed,
-                "invented": invented,
-            }
-    first, second = sides
-    for kind in ("all", "below 2 mL"):
-        gain = drawn[second][kind] - drawn[first][kind]
-        answer[f"{second} minus {first}, {kind}"] = {
-            "f1": answer[second][kind]["f1"] - answer[first][kind]["f1"],
-            "interval": [float(x) for x in np.nanpercentile(gain, [2.5, 97.5])],
-        }
-    return answer
-
-
-def _f1(counts: np.ndarray) -> np.ndarray:
-    tp, missed, invented = (counts[..., k].astype(float) for k in range(3))
-    return np.asarray(2 * tp / np.maximum(2 * tp + missed + invented, 1e-9))
 
 
 def curves(options: argparse.Namespace, made: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -297,7 +207,7 @@ def curves(options: argparse.Namespace, made: dict[str, Any], names: list[str]) 
         for mine in model.weights:
             for key, value in mine.items():
                 value.copy_(weights[key])
-        predict_own(options, model, names, aside / "hilum" / part.name, False)
+        predict_own(options, model, names, aside / "hilum" / part.name, False, MARGIN_MM)
         found["hilum"].append([facts["seconds"], facts["step"], _mean_dice(aside, "hilum", part.name)])
     theirs = Path(made["nnunet"]["folder"])
     for part in range(1, PARTS + 1):
@@ -310,7 +220,7 @@ def curves(options: argparse.Namespace, made: dict[str, Any], names: list[str]) 
         shutil.copy(kept, copy / "fold_0" / "checkpoint_final.pth")
         shutil.rmtree(aside / "imported", ignore_errors=True)
         imported = import_model(copy, aside / "imported").folder
-        predict_own(options, imported, names, aside / "nnunet" / str(part), False)
+        predict_own(options, imported, names, aside / "nnunet" / str(part), False, MARGIN_MM)
         table = made["nnunet"]["curve"]
         near = [row for row in table if row[0] >= part * options.seconds / PARTS] or table[-1:]
         found["nnunet"].append([near[0][0], near[0][1], _mean_dice(aside, "nnunet", str(part))])
@@ -319,7 +229,7 @@ def curves(options: argparse.Namespace, made: dict[str, Any], names: list[str]) 
 
 def _mean_dice(aside: Path, side: str, part: str) -> float:
     said = ["--truth", aside / "truth", "--prediction", aside / side / part, "--protocol", "kits23"]
-    hilum("evaluate", *said, "--out", aside / "scores" / side / part)
+    answer_of("evaluate", *said, "--out", aside / "scores" / side / part)
     scores = json.loads((aside / "scores" / side / part / "scores.json").read_text())
     return float(scores["pooled"]["all_regions"]["mean_dice"]["value"])
 
@@ -345,7 +255,7 @@ def draw(found: dict[str, Any], stem: Path) -> None:
             axes[row, column].grid(color="#d4d9dc", linewidth=0.7)
             axes[row, column].spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("training loss (cross-entropy + 1 - Dice)")
-    axes[1, 0].set_ylabel(f"true Dice, mean of regions, {SHOWN} test cases")
+    axes[1, 0].set_ylabel(f"true Dice in the kidneys' box, {SHOWN} test cases")
     axes[0, 0].legend(frameon=False)
     figure.savefig(f"{stem}.svg", metadata={"Date": None})
     figure.savefig(f"{stem}.png", dpi=110)
@@ -359,7 +269,7 @@ def lesions(options: argparse.Namespace) -> dict[str, Any]:
         made = json.loads((options.work / "runs" / f"{by}{_tail(options)}.json").read_text())
         trainings[by] = {key: value for key, value in made.items() if key not in ("curve", "folder")}
         sides[by] = options.work / "runs" / f"predicted_{by}{_tail(options)}"
-        predict_own(options, Path(made["folder"]) / "model", names, sides[by], False)
+        predict_own(options, Path(made["folder"]) / "model", names, sides[by], False, MARGIN_MM)
     out = options.work / "runs" / f"scores_sampling{_tail(options)}"
     return {"trainings": trainings, **scored(options, sides, out)}
 

@@ -4,7 +4,7 @@
     python benchmarks/training_vs_nnunet.py prepare  --peer PEER --data DATA --work WORK [--device cuda]
     python benchmarks/training_vs_nnunet.py speed    --peer PEER --data DATA --work WORK [--device cuda] [--keep]
     python benchmarks/training_vs_nnunet.py train    --peer PEER --data DATA --work WORK --seconds 600
-    python benchmarks/training_vs_nnunet.py judge    --peer PEER --data DATA --work WORK [--keep]
+    python benchmarks/training_vs_nnunet.py judge    --peer PEER --data DATA --work WORK --seconds 600 [--keep]
     python benchmarks/training_vs_nnunet.py train    --data SMALL --work WORK2 --seconds 360 --sides class,lesion
     python benchmarks/training_vs_nnunet.py lesions  --data SMALL --work WORK2 [--keep]
 
