@@ -37,7 +37,7 @@ def scored(options: argparse.Namespace, sides: dict[str, Path], out: Path) -> di
     for protocol in ("kits23", "plain"):
         for side, predictions in sides.items():
             said = ["--truth", options.data / "truth", "--prediction", predictions, "--protocol", protocol]
-            hilum(
+            answer_of(
                 "evaluate",
                 *said,
                 "--out",
