@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -183,3 +187,16 @@ def test_other_networks_are_left_to_pytorch() -> None:
     )
     assert compiled(flat, (1, 16, 16)) is None
     assert compiled(networks.build("vnet", {}, 1, 2, 3), (16, 16, 16)) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    code = (
+        "import os, torch\n"
+        "from hilum.inference.winograd.pool import each\n"
+        "assert each(lambda n: n + 1, [1, 2]) == [2, 3]\n"
+        "child = os.fork()\n"
+        "if child == 0: os._exit(0 if each(lambda n: n + 1, [1, 2]) == [2, 3] else 1)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)

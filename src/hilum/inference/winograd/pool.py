@@ -7,6 +7,7 @@ each operation; here they do so once a layer.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,10 @@ def scratch(name: str, *shape: int) -> torch.Tensor:
     if name not in kept or kept[name].numel() < size:
         kept[name] = torch.empty(size)
     return kept[name][:size].view(shape)
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
+    os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 @contextmanager
