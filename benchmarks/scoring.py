@@ -1,7 +1,7 @@
 """What scoring a case costs: hilum beside the official KiTS23 procedure, surface-distance, MedPy and MONAI.
 
     pip install --target PEERS --no-deps medpy surface-distance absl-py
-    python benchmarks/scoring.py --peers PEERS [--cases made_clean ...] [--rounds 3] [--keep]
+    python benchmarks/scoring.py --peers PEERS [--cases made_clean ...] [--tasks kits23 same] [--rounds 3] [--keep]
 
 Four pairs of label maps: two full-size pairs of the golden set, where ``../shared`` is there, and a made pair of 300
 slices of 512 x 512, clean and with stray blobs. All ways begin with both uint8 arrays in memory and end with numbers:
@@ -35,7 +35,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,15 +234,16 @@ def _peak_kib() -> float:
     return float(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
 
-def measure(case: str, rounds: int, peers: Path) -> dict[str, Any]:
+def measure(case: str, tasks: Sequence[str], rounds: int, peers: Path) -> dict[str, Any]:
     """Seconds, memory and differences of every way on one pair."""
     truth, prediction, spacing = PAIRS[case]()
-    result: dict[str, Any] = {"shape": list(truth.shape), "spacing_mm": list(spacing), "rounds": rounds}
-    result |= {"commit": _commit(), "load_before": _load()}
+    result: dict[str, Any] = {"shape": list(truth.shape), "spacing_mm": list(spacing)}
+    result["runs"] = {task: {"commit": _commit(), "load_before": _load(), "rounds": rounds} for task in tasks}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pair.npz"
         np.savez(file, truth=truth, prediction=prediction, spacing=spacing)
-        for task, ways in WAYS.items():
+        for task in tasks:
+            ways = WAYS[task]
             seconds: dict[str, list[float]] = {name: [] for name in ways}
             values: dict[str, dict[str, float]] = {}
             for _ in range(rounds):
@@ -309,6 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, required=True, help="folder that holds medpy and surface_distance")
     parser.add_argument("--cases", nargs="+", choices=PAIRS, default=None)
+    parser.add_argument("--tasks", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
@@ -320,11 +322,13 @@ def main() -> None:
         return
     cases = options.cases or [name for name in PAIRS if GOLDEN.is_dir() or name.startswith("made")]
     facts = _facts()
-    facts["cases"] = {case: measure(case, options.rounds, options.peers) for case in cases}
+    facts["cases"] = {case: measure(case, options.tasks, options.rounds, options.peers) for case in cases}
     if options.keep:
         file = RESULTS / f"{facts['date']}_scoring.json"
         kept = json.loads(file.read_text()) if file.is_file() else {}
-        facts["cases"] = kept.get("cases", {}) | facts["cases"]  # each case bears its own commit
+        for case, before in kept.get("cases", {}).items():  # each task of a case bears its own commit
+            now = facts["cases"].get(case, {})
+            facts["cases"][case] = before | now | {"runs": before.get("runs", {}) | now.get("runs", {})}
         file.write_text(json.dumps(facts, indent=1) + "\n")
     print(json.dumps(facts))
 
