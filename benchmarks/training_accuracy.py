@@ -236,9 +236,11 @@ def _mean_dice(aside: Path, side: str, part: str) -> float:
 
 def draw(found: dict[str, Any], stem: Path) -> None:
     """Loss and true Dice against seconds and steps: STEM.svg and STEM.png."""
+    from matplotlib import rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rcParams["svg.fonttype"] = "none"
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
@@ -250,12 +252,15 @@ def draw(found: dict[str, Any], stem: Path) -> None:
             axes[0, column].plot(losses[:, column], losses[:, 2], color=colour, linewidth=1.4, label=name)
             axes[1, column].plot(dice[:, column], dice[:, 2], color=colour, marker=marker, linewidth=1.4, label=name)
     for column, across in ((0, "seconds of training"), (1, "steps")):
-        axes[1, column].set(xlabel=across, ylim=(0, 1))
+        axes[1, column].set(xlabel=across)
+        axes[1, column].margins(y=0.1)
+        axes[1, column].set_ylim(bottom=0)
         for row in (0, 1):
+            axes[row, column].set_xlim(left=0)
             axes[row, column].grid(color="#d4d9dc", linewidth=0.7)
             axes[row, column].spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylabel("training loss (cross-entropy + 1 - Dice)")
-    axes[1, 0].set_ylabel(f"true Dice in the kidneys' box, {SHOWN} test cases")
+    axes[0, 0].set_ylabel("training loss\n(cross-entropy + 1 - Dice)")
+    axes[1, 0].set_ylabel(f"true Dice, mean of 3 regions,\n{SHOWN} test cases, kidneys' box")
     axes[0, 0].legend(frameon=False)
     figure.savefig(f"{stem}.svg", metadata={"Date": None})
     figure.savefig(f"{stem}.png", dpi=110)
