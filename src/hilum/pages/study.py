@@ -93,9 +93,7 @@ def _lead(study: Mapping[str, Any]) -> str:
         )
         shown = [name for found in study["comparisons"].values() if found for name in _shown(found, study["metric"])]
         if any(study["comparisons"].values()):
-            parts.append(
-                f"shown to differ: {strings.listed(shown[:3])}" if shown else "no difference between them shown"
-            )
+            parts.append(_differing(shown) if shown else "no difference between them shown")
     tuned = study["tune"]
     if tuned and tuned["best"]:
         of = f" of {strings.region_name(tuned['region']).lower()}" if tuned["region"] else ""
@@ -103,6 +101,13 @@ def _lead(study: Mapping[str, Any]) -> str:
         parts.append(f"{strings.counted(len(tuned['trials']), 'trial')}, the best with {score}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _differing(shown: Sequence[str]) -> str:
+    """``shown to differ: a above b (tumor) and c above d (tumor)``, at most three of them."""
+    if len(shown) <= 3:
+        return f"shown to differ: {strings.listed(shown)}"
+    return f"{len(shown)} differences shown, the first of them {strings.listed(shown[:3])}"
 
 
 def _shown(found: Mapping[str, Any], metric: str) -> list[str]:
