@@ -170,6 +170,13 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -
     assert torch.get_num_threads() == before
 
 
+def test_memory_of_a_thread_serves_within_inference_mode_and_without() -> None:
+    with torch.inference_mode():
+        pool.scratch("asked here first", 4).fill_(1)
+    again = pool.scratch("asked here first", 2, 2)
+    assert torch.equal(again.add_(1), torch.full((2, 2), 2.0)) and not again.is_inference()
+
+
 def test_exact_where_pytorchs_own_normalisation_is_not() -> None:
     """Channels far from zero: sums of squares alone would lose their spread."""
     image = random(4, 16, 64, 64) + 300

@@ -37,7 +37,8 @@ def scratch(name: str, *shape: int) -> torch.Tensor:
     kept: dict[str, torch.Tensor] = _own.__dict__
     size = math.prod(shape)
     if name not in kept or kept[name].numel() < size:
-        kept[name] = torch.empty(size)
+        with torch.inference_mode(False):  # of use within inference mode and without
+            kept[name] = torch.empty(size)
     return kept[name][:size].view(shape)
 
 

@@ -169,7 +169,7 @@ class _Runner:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """(B, C, d, h, w) to (B, K, d, h, w)."""
         assert tuple(images.shape[2:]) == self._patch, (images.shape, self._patch)
-        with one_core_each():
+        with torch.inference_mode(), one_core_each():
             return torch.stack([self._one(image) for image in images])
 
     def _one(self, image: torch.Tensor) -> torch.Tensor:
