@@ -54,7 +54,8 @@ class Export:
 
     def to_json(self) -> dict[str, Any]:
         """For programs; also ``parity.json`` in the folder."""
-        return plain({**asdict(self), "parity": self.parity.to_json()})  # type: ignore[no-any-return]
+        table: dict[str, Any] = plain({**asdict(self), "parity": self.parity.to_json()})
+        return table
 
     def text(self) -> str:
         """For people."""

@@ -128,7 +128,7 @@ class Model:
 
     def facts(self) -> dict[str, Any]:
         """Everything but the weights, as plain JSON types, for people and programs."""
-        return plain(  # type: ignore[no-any-return]
+        table: dict[str, Any] = plain(
             {
                 "name": self.name,
                 "hash": self.hash,
@@ -144,6 +144,7 @@ class Model:
                 "postprocess": list(self.postprocess),
             }
         )
+        return table
 
 
 class _NothingDrawn(TorchFunctionMode):

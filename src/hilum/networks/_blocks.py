@@ -12,7 +12,7 @@ al. 2015 propose for that slope. Shapes: B batch, C channels, K classes, D H W s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,9 @@ from hilum.errors import RecipeError
 from hilum.networks._norm import InstanceNorm
 from hilum.networks._own import check_multiple
 
-CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-POOL: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
-UP: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+CONV: dict[int, Callable[..., nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+POOL: dict[int, Callable[..., nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+UP: dict[int, Callable[..., nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 SLOPE = 0.01
 
 
@@ -123,7 +123,7 @@ class ConvNormAct(nn.Module):
     ):
         super().__init__()
         padding = tuple((n - 1) // 2 for n in kernel)
-        self.conv = CONV[dims](in_channels, out_channels, tuple(kernel), tuple(stride), padding, bias=bias)  # type: ignore[arg-type]
+        self.conv = CONV[dims](in_channels, out_channels, tuple(kernel), tuple(stride), padding, bias=bias)
         self.norm = InstanceNorm(out_channels)
         self.act = act
 
@@ -156,7 +156,8 @@ class ConvStack(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, ...) to (B, out_channels, ...)."""
-        return self.convs(x)  # type: ignore[no-any-return]
+        out: torch.Tensor = self.convs(x)
+        return out
 
 
 class Decoder(nn.Module):
@@ -167,7 +168,7 @@ class Decoder(nn.Module):
         self.stages, self.transpconvs, self.seg_layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for count, below in zip(options.decoder_convs, range(len(options.features) - 1, 0, -1), strict=True):
             deep, width, stride = options.features[below], options.features[below - 1], options.stride(below, dims)
-            self.transpconvs.append(UP[dims](deep, width, stride, stride))  # type: ignore[arg-type]
+            self.transpconvs.append(UP[dims](deep, width, stride, stride))
             kernel = options.kernel(below - 1, dims)
             self.stages.append(ConvStack(dims, count, 2 * width, width, kernel, (1,) * dims))
             self.seg_layers.append(CONV[dims](width, out_channels, 1))
@@ -201,8 +202,8 @@ class UNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """(B, C, ...) to logits (B, K, ...); in training with deep supervision a list of them, finest first."""
         every_scale = self.training and self.deep_supervision
-        logits = self.decoder(self.encoder(x), every_scale)
-        return logits if every_scale else logits[0]  # type: ignore[no-any-return]
+        logits: list[torch.Tensor] = self.decoder(self.encoder(x), every_scale)
+        return logits if every_scale else logits[0]
 
 
 def he_init(module: nn.Module) -> None:

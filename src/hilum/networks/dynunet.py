@@ -55,7 +55,8 @@ class DynUNet(nn.Module):
             scales.append(x)
         if self.training and self.deep_supervision:
             return [head(x) for head, x in zip(self.heads, scales[::-1], strict=True)]
-        return self.heads[0](x)  # type: ignore[no-any-return]
+        logits: torch.Tensor = self.heads[0](x)
+        return logits
 
 
 def build(options: Mapping[str, Any], in_channels: int, out_channels: int, dims: int) -> nn.Module:

@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = ConvNormAct(dims, out_channels, out_channels, kernel, ones, act=False)
         skip: list[nn.Module] = []
         if any(n != 1 for n in stride):
-            skip.append(POOL[dims](tuple(stride), tuple(stride)))  # type: ignore[arg-type]
+            skip.append(POOL[dims](tuple(stride), tuple(stride)))
         if in_channels != out_channels:
             skip.append(ConvNormAct(dims, in_channels, out_channels, ones, ones, act=False, bias=False))
         self.skip = nn.Sequential(*skip)
@@ -60,7 +60,8 @@ class ResidualStage(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, ...) to (B, out_channels, ...)."""
-        return self.blocks(x)  # type: ignore[no-any-return]
+        out: torch.Tensor = self.blocks(x)
+        return out
 
 
 class ResidualEncoder(nn.Module):

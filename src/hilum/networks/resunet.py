@@ -52,7 +52,8 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, ...) to (B, out_channels, ...)."""
-        return self.convs(x) + self.skip(x)  # type: ignore[no-any-return]
+        out: torch.Tensor = self.convs(x) + self.skip(x)
+        return out
 
 
 def build(options: Mapping[str, Any], in_channels: int, out_channels: int, dims: int) -> nn.Module:

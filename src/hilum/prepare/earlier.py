@@ -19,7 +19,7 @@ import numpy as np
 
 from hilum.errors import InputError
 from hilum.files import read_json, write_json
-from hilum.prepare.store import save_array
+from hilum.prepare.store import mapped_array, save_array
 
 _OPEN = 64
 
@@ -77,11 +77,4 @@ class EarlierStore:
 
 @lru_cache(_OPEN)
 def _opened(folder: Path, name: str) -> np.ndarray:
-    file = folder / str(read_json(folder / f"{name}.json")["file"]["name"])
-    try:
-        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot be read ({error})", where=file, fix="run the same command again: only what is damaged is redone"
-        ) from None
-    return array
+    return mapped_array(folder / str(read_json(folder / f"{name}.json")["file"]["name"]))

@@ -108,7 +108,7 @@ class Store:
                 where=self.folder / f"{name}.json",
                 fix="give each plan a folder of its own",
             )
-        image, labels, places, lesions = (self._array(table, part) for part in _PARTS)
+        image, labels, places, lesions = (mapped_array(self.folder / table["files"][part]["name"]) for part in _PARTS)
         classes = np.unique(places[:, 0])
         return PreparedCase(
             name=name,
@@ -119,16 +119,6 @@ class Store:
             lesions={int(k): _one_by_one(lesions[lesions[:, 0] == k, 1:]) for k in np.unique(lesions[:, 0])},
             counts=tuple(table["counts"]),
         )
-
-    def _array(self, table: dict[str, Any], part: str) -> np.ndarray:
-        file = self.folder / table["files"][part]["name"]
-        try:
-            array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"cannot be read ({error})", where=file, fix="prepare the data again: only what is damaged is redone"
-            ) from None
-        return array
 
 
 def build_store(
@@ -260,6 +250,21 @@ def _lesions(classes: np.ndarray, scheme: LabelScheme, name: str) -> np.ndarray:
 def _one_by_one(lesions: np.ndarray) -> tuple[np.ndarray, ...]:
     """(N, 4) of lesion, z, y, x as (N, 3) a lesion."""
     return tuple(np.array(lesions[lesions[:, 0] == n, 1:]) for n in np.unique(lesions[:, 0]))
+
+
+def mapped_array(file: Path) -> np.ndarray:
+    """An array that ``save_array`` wrote, memory-mapped.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot be read ({error})", where=file, fix="prepare the data again: only what is damaged is redone"
+        ) from None
+    return array
 
 
 def save_array(file: Path, array: np.ndarray) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ def cascade(job: Job) -> Job:
     found = low_resolution(setup.plan, facts, job.recipe.prepare, setup.scheme, encoder)
     job.progress.say(found.said[0].upper() + found.said[1:])
     if found.spacing_mm is None and options.use == "planned":
-        return replace(job, make=lambda _: setup)
+        return replace(job, make=_always(setup))
     spacing = _given(options) or found.spacing_mm
     if spacing is None:
         raise RecipeError(
@@ -169,7 +169,7 @@ def _first_stage(job: Job, setup: RunSetup, low: Recipe, parts: Sequence[Part]) 
         if not (begun and (folder / "model" / "model.json").is_file()):
             job.progress.say(f"First network {number} of {len(parts)}: learns from {len(part.training)} cases")
             mine = replace(base, training=part.training, held_out=part.predicts, first_networks=len(parts))
-            replace(job, recipe=low, out=folder, fold=part.name, make=lambda _, mine=mine: mine).run()  # type: ignore[misc]
+            replace(job, recipe=low, out=folder, fold=part.name, make=_always(mine)).run()
     earlier = EarlierStore(job.out / FOUND, setup.scheme.class_count - 1)
     for part in parts:
         _find(job, setup, earlier, part, home / part.name)
@@ -191,6 +191,11 @@ def _first_stage(job: Job, setup: RunSetup, low: Recipe, parts: Sequence[Part]) 
             "dice_in_held_out_cases": _mean_dice(earlier, setup.held_out),
         },
     )
+
+
+def _always(setup: RunSetup) -> Callable[[Job], RunSetup]:
+    """What makes a job's set-up where it is there already."""
+    return lambda _: setup
 
 
 def _coarse_set_up(job: Job) -> RunSetup:

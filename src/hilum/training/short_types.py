@@ -17,7 +17,8 @@ from torch import nn
 class SafeConv3d(nn.Conv3d):
     """A convolution that leaves bf16 where its gradient would be wrong."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # noqa: D102 (nn.Module's)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, D, H, W) to (B, out_channels, ...), in fp32 where a kernel is larger than its map."""
         small = any(edge < kernel for edge, kernel in zip(x.shape[2:], self.kernel_size, strict=True))
         if small and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):

@@ -64,9 +64,11 @@ class _Layer:
 
     def __init__(self, block: ConvNormAct, shape: Shape):
         conv = block.conv
-        weight, conv.weight = conv.weight.detach(), None  # type: ignore[assignment]
+        weight = conv.weight.detach()
+        del conv.weight
         stride = conv.stride
-        self.shape: Shape = tuple(n // s for n, s in zip(shape, stride, strict=True))  # type: ignore[assignment]
+        depth, height, width = (n // s for n, s in zip(shape, stride, strict=True))
+        self.shape: Shape = depth, height, width
         self.dealt = is_dealt(self.shape)
         size = weight.shape[2:]
         fits = self.dealt and size[1:] == (3, 3) and size[0] in (1, 3) and set(stride) == {1}
