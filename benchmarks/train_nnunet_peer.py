@@ -74,35 +74,26 @@ def strides_of(patch: list[int], stages: int) -> list[list[int]]:
     return strides
 
 
-def configuration(base: dict, dims: int, spacing: list[float], wishes: dict) -> dict:
-    """One configuration of the plans, in the format of nnU-Net 2.3 and later."""
-    patch = wishes.get("patch", [48, 96, 96])
-    features = wishes.get("features", [32, 64, 128, 256, 320, 320])
-    stages = len(features)
-    made = copy.deepcopy(base)
-    kernel = KERNEL[:dims]
-    norm = f"torch.nn.modules.instancenorm.InstanceNorm{dims}d"
-    conv = f"torch.nn.modules.conv.Conv{dims}d"
-    depths = (
-        {"n_blocks_per_stage": [1, 3, 4, 6, 6, 6][:stages], "n_conv_per_stage_decoder": [1] * (stages - 1)}
-        if wishes.get("residual")
-        else {"n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1)}
-    )
-    kind = "ResidualEncoderUNet" if wishes.get("residual") else "PlainConvUNet"
-    made.update(batch_size=wishes.get("batch", 2), patch_size=patch, spacing=spacing)
-    if wishes.get("zscore"):
-        made["normalization_schemes"], made["use_mask_for_norm"] = ["ZScoreNormalization"], [False]
-    made["architecture"] = {
+def architecture(features: list[int], kernels: list[list[int]], strides: list[list[int]], residual: bool) -> dict:
+    """A network in the format of plans of nnU-Net 2.3 and later: plain, or residual with the depths of ResEnc M."""
+    stages, dims = len(features), len(kernels[0])
+    if residual:
+        blocks = ([1, 3, 4] + [6] * stages)[:stages]
+        depths = {"n_blocks_per_stage": blocks, "n_conv_per_stage_decoder": [1] * (stages - 1)}
+    else:
+        depths = {"n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1)}
+    kind = "ResidualEncoderUNet" if residual else "PlainConvUNet"
+    return {
         "network_class_name": f"dynamic_network_architectures.architectures.unet.{kind}",
         "arch_kwargs": {
             "n_stages": stages,
             "features_per_stage": features,
-            "conv_op": conv,
-            "kernel_sizes": [kernel] * stages,
-            "strides": strides_of(patch, stages),
+            "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
+            "kernel_sizes": kernels,
+            "strides": strides,
             **depths,
             "conv_bias": True,
-            "norm_op": norm,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
             "norm_op_kwargs": {"eps": 1e-05, "affine": True},
             "dropout_op": None,
             "dropout_op_kwargs": None,
@@ -111,6 +102,18 @@ def configuration(base: dict, dims: int, spacing: list[float], wishes: dict) -> 
         },
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
     }
+
+
+def configuration(base: dict, dims: int, spacing: list[float], wishes: dict) -> dict:
+    """One configuration of the plans."""
+    patch = wishes.get("patch", [48, 96, 96])
+    features = wishes.get("features", [32, 64, 128, 256, 320, 320])
+    made = copy.deepcopy(base)
+    made.update(batch_size=wishes.get("batch", 2), patch_size=patch, spacing=spacing)
+    if wishes.get("zscore"):
+        made["normalization_schemes"], made["use_mask_for_norm"] = ["ZScoreNormalization"], [False]
+    kernels, strides = [KERNEL[:dims]] * len(features), strides_of(patch, len(features))
+    made["architecture"] = architecture(features, kernels, strides, bool(wishes.get("residual")))
     return made
 
 

@@ -22,10 +22,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from train_nnunet_peer import architecture
+
 DATASET = "Dataset001_Painted"
 CONFIG = "3d_fullres"
 EPOCHS = 50
-MODULES = "dynamic_network_architectures.architectures.unet"
 
 
 def prepare(work: Path, painted: Path, folds_file: Path, plan_files: list[Path]) -> dict[str, Any]:
@@ -72,13 +73,7 @@ def plans_of(first: dict[str, Any], own: dict[str, Any], name: str) -> dict[str,
     """nnU-Net's plans with the patch, batch and network of hilum's plan (``network`` says which encoder)."""
     plans = copy.deepcopy(first)
     base = next(table for table in first["configurations"].values() if "normalization_schemes" in table)
-    stages, residual = len(own["features"]), own["network"] == "residual_unet"
     kernels = [list(kernel) for kernel in own["kernels"]]
-    if residual:
-        blocks = ([1, 3, 4] + [6] * stages)[:stages]
-        depths = {"n_blocks_per_stage": blocks, "n_conv_per_stage_decoder": [1] * (stages - 1)}
-    else:
-        depths = {"n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1)}
     made = {
         **copy.deepcopy(base),
         "data_identifier": "benchmark",
@@ -86,25 +81,7 @@ def plans_of(first: dict[str, Any], own: dict[str, Any], name: str) -> dict[str,
         "patch_size": own["patch"],
         "spacing": own["spacing_mm"],
         "batch_dice": True,
-        "architecture": {
-            "network_class_name": f"{MODULES}.{'ResidualEncoderUNet' if residual else 'PlainConvUNet'}",
-            "arch_kwargs": {
-                "n_stages": stages,
-                "features_per_stage": own["features"],
-                "conv_op": "torch.nn.modules.conv.Conv3d",
-                "kernel_sizes": kernels,
-                "strides": own["strides"],
-                **depths,
-                "conv_bias": True,
-                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-                "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-                "dropout_op": None,
-                "dropout_op_kwargs": None,
-                "nonlin": "torch.nn.LeakyReLU",
-                "nonlin_kwargs": {"inplace": True},
-            },
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        },
+        "architecture": architecture(own["features"], kernels, own["strides"], own["network"] == "residual_unet"),
     }
     return plans | {"plans_name": name, "configurations": {CONFIG: made}}
 
