@@ -28,7 +28,7 @@ from hilum.training.checkpoint import checkpoint_facts
 from hilum.training.loop import train
 from hilum.training.setup import check_recipe
 from hilum.training.tracking import read_log
-from test_loop import Interrupting, losses, make_cases, one_thread, recipe, same_weights
+from making_runs import Interrupting, losses, make_cases, one_thread, recipe, same_weights
 
 __all__ = ["one_thread"]  # a fixture that works by itself
 

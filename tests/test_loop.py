@@ -16,102 +16,25 @@ import numpy as np
 import pytest
 import torch
 
-from hilum import device as devices
-from hilum.config import DataOptions, InferenceOptions, PatchOptions, PrepareOptions, recipe_from
-from hilum.datasets import CaseRef, Dataset
+from hilum.config import DataOptions, InferenceOptions, PatchOptions, PrepareOptions
+from hilum.datasets import Dataset
 from hilum.errors import DatasetError, OutputError, RecipeError, TrainingError, UsageError
 from hilum.labels import SCHEMES
 from hilum.model import load_model
-from hilum.progress import Progress
 from hilum.training import run as runs
 from hilum.training.checkpoint import checkpoint_facts, load_checkpoint, remove_checkpoint
 from hilum.training.loop import train
 from hilum.training.stopping import StopSignals
-from hilum.training.tracking import Epoch, Log, PatchDice, read_log
+from hilum.training.tracking import read_log
 from hilum.training.trainer import Trainer
+from making_runs import Interrupting, losses, make_cases, one_thread, recipe, same_weights
 
-SIDE = 24
-
-
-def make_cases(folder: Path, count: int = 3) -> Dataset:
-    """Cubes of 60 HU with a tumour of 120 HU in a block of -50 HU: learnt in seconds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cases = []
-    for index in range(count):
-        rng = np.random.default_rng(index)
-        labels = np.zeros((SIDE,) * 3, np.uint8)
-        a, b, c = rng.integers(3, 7, 3)
-        labels[a : a + 12, b : b + 12, c : c + 12] = 1
-        labels[a + 3 : a + 8, b + 3 : b + 8, c + 3 : c + 8] = 2
-        hu = np.array([-50, 60, 120])[labels] + rng.normal(0, 10, labels.shape)
-        for name, array in (("image", hu.astype(np.int16)), ("labels", labels)):
-            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / f"case{index}_{name}.nii.gz")
-        cases.append(
-            CaseRef(
-                f"case{index}",
-                folder / f"case{index}_image.nii.gz",
-                folder / f"case{index}_labels.nii.gz",
-                f"patient{index}",
-            )
-        )
-    return Dataset("cubes", tuple(cases), SCHEMES["lits"])
+__all__ = ["one_thread"]  # a fixture that works by itself
 
 
 @pytest.fixture(scope="module")
 def cubes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_cases(tmp_path_factory.mktemp("cubes"))
-
-
-def recipe(**training: Any) -> Any:
-    table: dict[str, Any] = {
-        "name": "cubes",
-        "labels": "lits",
-        "data": {"dataset": "folder", "folds": 3},
-        "prepare": {"patch": [16, 16, 16], "batch": 2, "base_features": 4, "spacing_mm": [1.0, 1.0, 1.0]},
-        "patches": {"augment": "light"},
-        "training": {
-            "steps": 6,
-            "epoch_steps": 1,
-            "optimizer": "adamw",
-            "learning_rate": 0.01,
-            "precision": "fp32",
-            **training,
-        },
-    }
-    return recipe_from(table)
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cpu_count", lambda *_: 1)  # tests share the machine
-
-
-def losses(out: Path) -> list[float]:
-    return [line["loss"] for line in read_log(out / "log.jsonl") if "epoch" in line]
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    first, second = load_model(a).weights[0], load_model(b).weights[0]
-    return all(torch.equal(value, second[key]) for key, value in first.items())
-
-
-class Interrupting(Progress):
-    """A progress that pulls the plug when a training step is done for the n-th time."""
-
-    def __init__(self, after: int, error: type[BaseException] | int = KeyboardInterrupt, title: str = ""):
-        super().__init__(title)
-        self.after, self.error = after, error
-
-    def stage(self, title: str, total: int = 0) -> Progress:
-        return Interrupting(self.after, self.error, title)
-
-    def step(self, count: int = 1, note: str = "") -> None:
-        super().step(count, note)
-        if self.title == "Training" and self.done == self.after:
-            if isinstance(self.error, int):
-                os.kill(os.getpid(), self.error)
-            else:
-                raise self.error
 
 
 def test_a_run_writes_what_it_promises(tmp_path: Path, cubes: Dataset) -> None:
@@ -397,36 +320,6 @@ def test_kill_minus_nine_and_again(tmp_path: Path) -> None:
     train(asked, dataset, out, device="cpu")
     train(asked, dataset, tmp_path / "straight", device="cpu")
     assert losses(out) == losses(tmp_path / "straight") and same_weights(out, tmp_path / "straight")
-
-
-def test_log_drops_cut_lines_and_what_will_be_said_again(tmp_path: Path) -> None:
-    log = Log(tmp_path / "log.jsonl")
-    log.begin({"torch": "2"})
-    for step in (1, 2, 3):
-        log.write({"epoch": step, "step": step, "loss": float("nan")})
-    with open(log.path, "a") as file:
-        file.write('{"epoch": 4, "st')
-    log.go_on(2, {"torch": "3"})
-    lines = read_log(log.path)
-    assert [line.get("epoch") for line in lines] == [None, 1, 2, None]
-    assert lines[1]["loss"] is None and lines[3] == {"resumed": {"torch": "3"}, "step": 2}
-
-
-def test_patch_dice_by_hand() -> None:
-    pooled = PatchDice(["kidney", "tumour", "cyst"])
-    truth = torch.tensor([[0, 1, 1, 2]])
-    guess = torch.tensor([[0, 1, 2, 2]])
-    pooled.add(truth, torch.nn.functional.one_hot(guess, 4).movedim(-1, 1).float())
-    pooled.add(truth[:, :2], torch.nn.functional.one_hot(truth[:, :2], 4).movedim(-1, 1).float())
-    assert pooled.scores() == {"kidney": pytest.approx(4 / 5), "tumour": pytest.approx(2 / 3), "cyst": None}
-
-
-def test_epoch_numbers_by_hand() -> None:
-    epoch = Epoch()
-    epoch.add(1.0, 2.0, 0.5)
-    epoch = Epoch(json.loads(json.dumps(epoch.to_json())))
-    epoch.add(2.0, 2.0, 1.5)
-    assert epoch.line(batch=4) == {"loss": 1.5, "epoch_seconds": 4.0, "data_wait": 0.5, "patches_per_second": 2.0}
 
 
 def test_bf16_learns_with_fp32_weights(tmp_path: Path, cubes: Dataset) -> None:

@@ -17,7 +17,7 @@ from hilum.progress import SILENT
 from hilum.training.loop import train
 from hilum.training.losses import inverse_frequencies
 from hilum.training.setup import set_up
-from test_loop import Interrupting, losses, make_cases, one_thread, recipe, same_weights
+from making_runs import Interrupting, losses, make_cases, one_thread, recipe, same_weights
 
 __all__ = ["one_thread"]  # a fixture that works by itself
 SUM = {"terms": {"weighted_ce": 0.5, "batch_dice": 1.0, "boundary": 0.01}}

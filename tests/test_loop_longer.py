@@ -27,7 +27,7 @@ from hilum.training.setup import set_up
 from hilum.training.trackers import numbers_of
 from hilum.training.tracking import read_log
 from hilum.training.trainer import Trainer
-from test_loop import Interrupting, losses, make_cases, one_thread, recipe, same_weights
+from making_runs import Interrupting, losses, make_cases, one_thread, recipe, same_weights
 
 __all__ = ["one_thread"]  # a fixture that works by itself
 

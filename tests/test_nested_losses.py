@@ -23,7 +23,7 @@ from hilum.training.loop import train
 from hilum.training.losses import make_loss, region_table
 from hilum.training.setup import check_recipe
 from hilum.training.tracking import PatchRegionDice, read_log
-from test_loop import losses, make_cases, one_thread, recipe
+from making_runs import losses, make_cases, one_thread, recipe
 
 __all__ = ["one_thread"]  # a fixture that works by itself
 KITS = region_table(SCHEMES["kits"])

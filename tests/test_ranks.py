@@ -23,7 +23,7 @@ from hilum.training.checkpoint import checkpoint_facts
 from hilum.training.loop import train
 from hilum.training.ranks import Ranks, from_environment, over_ranks
 from hilum.training.setup import set_up
-from test_loop import losses, make_cases, one_thread, recipe
+from making_runs import losses, make_cases, one_thread, recipe
 
 __all__ = ["one_thread"]  # a fixture that works by itself
 
@@ -32,15 +32,18 @@ RANK = """
     from dataclasses import replace
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
-    import test_loop as tests
     from hilum import device
+    from hilum.datasets import CaseRef, Dataset
+    from hilum.labels import SCHEMES
+    from hilum.training.loop import train
+    from making_runs import recipe
     device.cpu_count = lambda *_: 1
-    asked = tests.recipe(**eval(sys.argv[4]))
+    asked = recipe(**eval(sys.argv[4]))
     asked = replace(asked, network=replace(asked.network, head=sys.argv[5]))
     files = [(f"case{i}", Path(sys.argv[2]) / f"case{i}_image.nii.gz", Path(sys.argv[2]) / f"case{i}_labels.nii.gz")
              for i in range(4)]
-    cases = tuple(tests.CaseRef(*file, f"patient{i}") for i, file in enumerate(files))
-    tests.train(asked, tests.Dataset("cubes", cases, tests.SCHEMES["lits"]), Path(sys.argv[3]), device="cpu")
+    cases = tuple(CaseRef(*file, f"patient{i}") for i, file in enumerate(files))
+    train(asked, Dataset("cubes", cases, SCHEMES["lits"]), Path(sys.argv[3]), device="cpu")
 """
 
 

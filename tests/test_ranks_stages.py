@@ -15,7 +15,7 @@ import pytest
 from hilum.config import CascadeOptions, LocatorOptions, Recipe, to_toml
 from hilum.model import load_model
 from hilum.training.loop import train
-from test_loop import losses, make_cases, one_thread, recipe
+from making_runs import losses, make_cases, one_thread, recipe
 
 __all__ = ["one_thread"]  # a fixture that works by itself
 

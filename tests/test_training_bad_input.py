@@ -22,7 +22,7 @@ from hilum.training import fitting
 from hilum.training.checkpoint import checkpoint_facts
 from hilum.training.loop import train
 from hilum.training.trainer import Trainer
-from test_loop import losses, make_cases, one_thread, recipe
+from making_runs import losses, make_cases, one_thread, recipe
 from threshold_model import make_plan
 
 __all__ = ["one_thread"]  # a fixture that works by itself

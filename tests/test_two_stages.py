@@ -16,7 +16,7 @@ from hilum.patches.sampling import Sampler
 from hilum.scans import read_scan
 from hilum.training.loop import train
 from hilum.training.two_stages import check_locator, fine_recipe, locator_recipe
-from test_loop import make_cases, one_thread, recipe
+from making_runs import make_cases, one_thread, recipe
 from test_sampling import PATCH, STORE
 
 __all__ = ["one_thread"]  # a fixture that works by itself

@@ -19,7 +19,7 @@ from hilum.training.best import Best
 from hilum.training.loop import train
 from hilum.training.tracking import read_log
 from hilum.training.validation import CaseValidation, TrueScore
-from test_loop import Interrupting, losses, make_cases, one_thread, recipe, same_weights
+from making_runs import Interrupting, losses, make_cases, one_thread, recipe, same_weights
 
 __all__ = ["one_thread"]  # a fixture that works by itself
 
