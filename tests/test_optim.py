@@ -75,7 +75,7 @@ def test_worked_rates() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"optimizer": "lion"}, r"one of \['sgd', 'adamw', 'adam'\]"),
+        ({"optimizer": "lion"}, r"one of \['sgd', 'adamw', 'adam', 'auto'\]"),
         ({"schedule": "steps"}, "one of"),
         ({"learning_rate": 0.0}, "above 0"),
         ({"momentum": 1.0}, "below 1"),

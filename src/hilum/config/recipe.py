@@ -92,6 +92,8 @@ class PatchOptions:
 class TrainingOptions:
     """The loop. The run ends at ``steps`` (or ``epochs`` of ``epoch_steps``) or when the budget is spent.
 
+    ``optimizer``: "sgd", "adamw", "adam", or "auto", which decides it, the rate, weight decay, warm-up and ``ema`` by
+    how many steps the run has, once, and says so (``training.optim.settled``).
     ``momentum`` is SGD's Nesterov momentum or Adam's beta1; below 0 it is the optimiser's usual one (0.99 and 0.9).
     ``schedule``: "poly", "cosine", "constant", or "plateau", which falls in the last ``cooldown`` share of the run only
     and is extended from where it began to fall. ``accumulate`` batches make one step. ``validation_cases`` held-out

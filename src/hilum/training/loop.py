@@ -13,18 +13,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hilum import device as devices
-from hilum.config import Recipe, seconds_of, to_table, with_labels
+from hilum.config import Recipe, seconds_of, to_table, to_toml, with_labels
 from hilum.datasets import Dataset
+from hilum.files import write_text
 from hilum.progress import SILENT, Progress
 from hilum.training.cascade import FIRST, cascade, wants_cascade
 from hilum.training.checkpoint import Checkpoint, checkpoint_facts, load_checkpoint, remove_checkpoint
+from hilum.training.choosing import as_begun, choose, wants_choice
 from hilum.training.only_one import only_one
 from hilum.training.optim import check_fold
 from hilum.training.ranks import Ranks, together
@@ -140,8 +142,8 @@ class Job:
 
     def run(self) -> RunResult:
         """All that is left to do."""
-        recipe, out = self.recipe, self.out
-        before = checkpoint_facts(out / "checkpoint")
+        out, before = self.out, checkpoint_facts(self.out / "checkpoint")
+        recipe = as_begun(self.recipe, before)
         over = before is not None and _is_over(recipe, before)
         if before is not None:
             check_same_run(to_table(recipe), self.fold, before, out)
@@ -150,7 +152,12 @@ class Job:
                 self.progress.say(f"{out}: {done}; more steps or budget extend it")
                 return _result(out, before, True, self.ranks.rank)
         with only_one(out) if self.ranks.is_first else nullcontext():
-            setup = self.make(self) if self.make is not None else self.set_up()
+            job = replace(self, recipe=recipe)
+            setup = job.make(job) if job.make is not None else job.set_up()
+            if wants_choice(recipe):
+                recipe = choose(recipe, setup, self.device, self.ranks, self.progress)
+                if self.ranks.is_first:
+                    write_text(out / "recipe.toml", to_toml(recipe))
             run = Run(recipe, setup, out, str(self.fold), self.device, self.progress, self.commit, self.ranks)
             extended = before is not None and bool(before["finished"]) and not over
             run.begin(self._plateau() if extended else load_checkpoint(out / "checkpoint"))

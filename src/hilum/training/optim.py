@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from hilum.config import TrainingOptions
 from hilum.errors import RecipeError
+
+AUTO = "auto"  # training.optimizer: the run's length decides (``settled``, ``choosing``)
+DECIDED = ("optimizer", "learning_rate", "weight_decay", "momentum", "warmup_steps", "ema")
+SHORT_STEPS = 10_000
+_USUAL = TrainingOptions()
 
 
 def sgd(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
@@ -49,6 +55,26 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingOptions], torch.optim.Optimiz
 
 def _momentum(options: TrainingOptions, usual: float) -> float:
     return usual if options.momentum < 0 else options.momentum
+
+
+def settled(options: TrainingOptions, steps: int) -> TrainingOptions:
+    """Options whose optimiser is "auto" with what suits a run of so many steps; others as they are.
+
+    From ``SHORT_STEPS`` on it is SGD as nnU-Net's, below it AdamW with a warm-up over the first fiftieth of the run and
+    weights averaged over about its last twentieth.
+    """
+    if options.optimizer != AUTO:
+        return options
+    if steps >= SHORT_STEPS:
+        return replace(options, optimizer="sgd")
+    return replace(
+        options,
+        optimizer="adamw",
+        learning_rate=0.003,
+        weight_decay=0.01,
+        warmup_steps=max(1, steps // 50),
+        ema=round(1 - 1 / max(10.0, 0.05 * steps), 5),
+    )
 
 
 def poly(done: float) -> float:
@@ -95,7 +121,7 @@ def check_options(options: TrainingOptions) -> None:
     Raises:
         RecipeError: no such optimiser or schedule, or numbers out of bounds.
     """
-    for key, known in (("optimizer", list(OPTIMIZERS)), ("schedule", list(SCHEDULES))):
+    for key, known in (("optimizer", [*OPTIMIZERS, AUTO]), ("schedule", list(SCHEDULES))):
         if getattr(options, key) not in known:
             raise RecipeError(f"no {key} {getattr(options, key)!r}", where=f"training.{key}", wanted=f"one of {known}")
     for key, good, wanted in (
@@ -118,6 +144,14 @@ def check_options(options: TrainingOptions) -> None:
     ):
         if not good:
             raise RecipeError(f"{getattr(options, key)}", where=f"training.{key}", wanted=wanted)
+    own = [key for key in DECIDED[1:] if getattr(options, key) != getattr(_USUAL, key)]
+    if options.optimizer == AUTO and own:
+        raise RecipeError(
+            f"{getattr(options, own[0])} beside optimizer = {AUTO!r}, which decides it",
+            where=f"training.{own[0]}",
+            wanted=f"training.optimizer as well: one of {list(OPTIMIZERS)}",
+            fix=f"add --set training.optimizer=adamw or sgd, or leave {own[0]} out",
+        )
     if _wants_scores(options) and not options.validation_cases:
         raise RecipeError(
             f"keep = {options.keep!r} and patience = {options.patience} without a true score to go by",

@@ -25,6 +25,7 @@ from hilum.training.best import Best
 from hilum.training.cards import epoch_sentence, model_card, run_facts
 from hilum.training.checkpoint import Checkpoint, save_checkpoint
 from hilum.training.compiling import LONG_RUN_S
+from hilum.training.optim import DECIDED
 from hilum.training.pace import Pace, Spikes, say_forecast
 from hilum.training.ranks import Ranks
 from hilum.training.setup import RunSetup
@@ -221,6 +222,7 @@ class Run:
             "memory_format": str(self.trainer.memory_format).removeprefix("torch."),
             "compiled": self.trainer.is_compiled,
             "parameters": sum(p.numel() for p in self.trainer.network.parameters()),
+            "optimizer": {key: getattr(self.trainer.options, key) for key in DECIDED},
             "budget_s": self.pace.budget,
             "ranks": self.ranks.world,
         }

@@ -22,7 +22,7 @@ from hilum.patches.batches import Batch, Batches
 from hilum.training.checkpoint import Checkpoint, restore
 from hilum.training.compiling import compiled, try_compiling
 from hilum.training.losses import make_loss, region_table
-from hilum.training.optim import AveragedWeights, learning_rate, make_optimizer
+from hilum.training.optim import AveragedWeights, learning_rate, make_optimizer, settled
 from hilum.training.ranks import Ranks
 from hilum.training.setup import RunSetup
 from hilum.training.short_types import make_safe
@@ -46,7 +46,8 @@ class Trainer:
     """
 
     def __init__(self, setup: RunSetup, recipe: Recipe, device: torch.device, ranks: Ranks | None = None):
-        self.options, self.setup, self.device, self.step = recipe.training, setup, device, 0
+        self.options = settled(recipe.training, recipe.training.total_steps)
+        self.setup, self.device, self.step = setup, device, 0
         self.ranks = ranks or Ranks()
         self.regions = region_table(setup.scheme) if setup.spec.head == "regions" else None
         classes, loss_options = setup.scheme.class_count, self.options.loss_options
