@@ -151,6 +151,18 @@ def test_tiles_cover_everything_that_was_found(shape, places):
     for place in places:
         near = tuple(slice(max(0, p - 2), p + 3) for p in place)
         assert covered[near].all()
+        # the tile whose centre is nearest is asked, so that what was found lies a quarter of a patch inside at least
+        away = [max(abs(p + 0.5 - (s + 4)) for p, s in zip(place, start, strict=True)) for start in whole]
+        assert min(away) in [away[whole.index(start)] for start in some]
+
+
+@pytest.mark.parametrize("scale", [2.0, 3.5, 5.0])
+def test_a_coarse_voxel_marks_every_cell_that_it_covers(scale):
+    found = Found((40, 40, 40), (16, 32, 48), 2, regions=False)  # cells of 1, 2 and 3 voxels
+    found.mark((1, 2, 3), np.ones((1, 1, 1), bool), (scale,) * 3)
+    wanted = np.zeros_like(found.cells)
+    wanted[tuple(slice(int(k * scale / c), int(np.ceil((k + 1) * scale / c))) for k, c in ((1, 1), (2, 2), (3, 3)))] = 1
+    assert np.array_equal(found.cells, wanted)
 
 
 def test_a_border_notes_what_touches_the_unasked():

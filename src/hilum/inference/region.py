@@ -8,7 +8,7 @@ The first look is the model's own network at full resolution over tiles that do 
 spacing that it was trained at, never a coarser one. Every voxel is seen, so that an organ in an unusual place is found
 as any other. A voxel counts as found at a probability from ``LEAST_SHARE``, far below what becomes a label.
 
-What is found is gathered in cells of an eighth of a patch, and of the whole scan's tiles those are done whose middle
+What is found is gathered in cells of a sixteenth of a patch, and of the whole scan's tiles those are done whose middle
 lies there: the very same tiles, because a network answers otherwise where it is asked from another corner. (Tiles of
 their own around each organ were tried: Dice against the whole scan fell to 0.93 for kidneys and 0.74 for tumours; with
 the scan's own it is 0.999.) They reach a quarter of a patch further than what was found. If what comes out of them
@@ -30,13 +30,13 @@ from hilum.inference.source import Start
 from hilum.patches.tiles import axis_starts
 
 LEAST_SHARE = 0.1
-CELLS = 8  # a patch along each axis
+CELLS = 16  # a patch along each axis
 WORTH = 0.75  # of the tiles of the whole scan: with more, nothing is gained
 FIRST_LOOK = 1 / 3  # of them; a first look that takes more is no gain either
 
 
 class Found:
-    """Where something was found, in cells of an eighth of a patch.
+    """Where something was found, in cells of a sixteenth of a patch.
 
     Args:
         shape: (D, H, W) of the (padded) image.
@@ -87,9 +87,10 @@ class Found:
         if not hit_dhw.any():
             return
         places, last = np.argwhere(hit_dhw) + np.array(start), np.array(self.cells.shape) - 1
-        corners = product((0.0, 1.0), repeat=3) if max(scale) > 1 else [(0.5, 0.5, 0.5)]
-        for corner in corners:  # a voxel larger than ours may reach into several cells
-            voxels = ((places + np.array(corner)) * np.array(scale) + np.array(offset)).astype(int)
+        # a voxel larger than ours may reach into several cells: it is asked about at points less than a cell apart
+        counts = [1 if s <= 1 else 1 + math.ceil(s / c) for s, c in zip(scale, self.cell, strict=True)]
+        for point in product(*[[0.5] if n == 1 else np.linspace(0, 1 - 1e-6, n) for n in counts]):
+            voxels = ((places + np.array(point)) * np.array(scale) + np.array(offset)).astype(int)
             index = voxels // np.array(self.cell)
             self.cells[tuple(np.clip(index, 0, last).T)] = True
 
@@ -101,11 +102,11 @@ class Found:
     def tiles(self, overlap: float, wider: int = 0) -> list[Start]:
         """The whole scan's tiles whose middle lies where something was found, ascending.
 
-        A tile's middle is what is nearer to its centre than to its neighbours', and a sixteenth of a patch around it;
-        ``wider`` quarters of a patch further where organs were cut before.
+        A tile's middle is what is nearer to its centre than to its neighbours', and ``wider`` quarters of a patch
+        around it where organs were cut before.
         """
         lines = [
-            _middles(n, p, overlap, c, count, p * (1 / 16 + wider / 4))
+            _middles(n, p, overlap, c, count, wider * p / 4)
             for n, p, c, count in zip(self.shape, self.patch, self.cell, self.cells.shape, strict=True)
         ]
         return [(z[0], y[0], x[0]) for z, y, x in product(*lines) if self.cells[z[1], y[1], x[1]].any()]
