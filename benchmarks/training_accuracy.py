@@ -1,10 +1,12 @@
 """Accuracy at equal budget, and what sampling by lesion does: the longer orders of ``training_vs_nnunet.py``.
 
 ``train``: hilum's default recipe and nnU-Net's default trainer, one after the other, the same network, patch, batch and
-cases to learn from, each for as many seconds of wall time (``--seconds``; preparing is no part of it, nor are nnU-Net's
-charts). hilum's schedule follows the clock; nnU-Net gets 50 epochs, each as long as fits. Each keeps its weights at
-every eighth of its budget. ``--seconds 0 --set training.steps=N`` goes by steps instead, which no other program on the
-machine can change. ``--sides class,lesion`` trains hilum twice, with ``patches.sampling`` set so.
+cases to learn from, each for as many seconds (preparing is no part of it, nor are nnU-Net's charts). ``--seconds`` is
+wall time; ``--cpu-seconds`` processor time, loaders counted, which a busy machine changes little: hilum's clock and the
+one that nnU-Net's epochs are fitted to become the processor's. hilum's schedule follows the clock; nnU-Net gets 50
+epochs, each as long as fits, so that its own schedule ends with the budget too. Each keeps its weights at every eighth
+of it. ``--seconds 0 --set training.steps=N`` goes by steps instead. ``--sides class,lesion`` trains hilum twice, with
+``patches.sampling`` set so.
 
 ``judge``: the test cases segmented by both, with and without mirrored copies; ``hilum evaluate`` (kits23, and plain for
 lesion F1) and ``hilum compare`` with paired bootstrap intervals; the kept weights on four test cases; curves of loss
@@ -46,7 +48,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     for side in options.sides.split(","):
         load, before = os.getloadavg()[0], _processor_seconds()
         if side == "nnunet":
-            command = [*peer_command(options, "train"), CONFIG, options.device, str(options.seconds)]
+            budget = [str(_budget(options)), "processor" if options.cpu_seconds else "wall"]
+            command = [*peer_command(options, "train"), CONFIG, options.device, *budget]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             made = json.loads(done.stdout.splitlines()[-1])
         else:
@@ -66,15 +69,20 @@ def train_own(options: argparse.Namespace, out: Path, more: dict[str, Any]) -> d
     from hilum.training.loop import train as train_run
 
     wishes: dict[str, Any] = {"training.epoch_steps": 50}  # so that the curve has points
-    if options.seconds:
-        wishes["training.budget"] = f'"{options.seconds:g}s"'
-        wishes["training.checkpoint_minutes"] = options.seconds / 60 / PARTS
+    if options.cpu_seconds:
+        _go_by_processor_time()
+    if budget := _budget(options):
+        wishes["training.budget"] = f'"{budget:g}s"'
+        wishes["training.checkpoint_minutes"] = budget / 60 / PARTS
     recipe = recipe_of(options, CONFIG, wishes | more)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    prepared = options.work / "hilum" / CONFIG / "prepared"
-    if prepared.is_dir():
-        shutil.copytree(prepared, out / "prepared")
+    ready = options.work / "hilum" / CONFIG  # what ``prepare`` made
+    if (ready / "prepared").is_dir():
+        shutil.copytree(ready / "prepared", out / "prepared")
+    for file in (ready / "fingerprint.json", ready / "plan.json"):
+        if file.is_file():
+            shutil.copy(file, out)
     stop = threading.Event()
     watcher = threading.Thread(target=_keep_parts, args=(out, stop), daemon=True)
     watcher.start()
@@ -87,6 +95,21 @@ def train_own(options: argparse.Namespace, out: Path, more: dict[str, Any]) -> d
     curve = [[x["seconds"], x["step"], x["loss"]] for x in lines if "epoch" in x]
     waits = [x["data_wait"] for x in lines if "epoch" in x and "data_wait" in x]
     return {"seconds": made.seconds, "steps": made.steps, "curve": curve, "data_wait": waits, "folder": str(out)}
+
+
+def _budget(options: argparse.Namespace) -> float:
+    return float(options.cpu_seconds or options.seconds)
+
+
+def _go_by_processor_time() -> None:
+    """hilum's clock of a run becomes this process's user and system seconds, of all its threads."""
+    from hilum.training import choosing, pace, run
+
+    class Clock:
+        monotonic = staticmethod(time.process_time)
+
+    for module in (choosing, pace, run):
+        module.time = Clock  # type: ignore[assignment]
 
 
 def _keep_parts(out: Path, stop: threading.Event) -> None:
@@ -110,7 +133,8 @@ def judge(options: argparse.Namespace) -> dict[str, Any]:
     made = {side: json.loads((runs / f"{side}{tail}.json").read_text()) for side, tail in _both(options)}
     names = sorted(path.name.removesuffix(".nii.gz") for path in (options.data / "truth").glob("*.nii.gz"))
     found: dict[str, Any] = {
-        "trainings": {side: {k: v for k, v in x.items() if k != "folder"} for side, x in made.items()}
+        "clock": "processor" if options.cpu_seconds else "wall",
+        "trainings": {side: {k: v for k, v in x.items() if k != "folder"} for side, x in made.items()},
     }
     for mirror in (False, True) if options.mirror else (False,):
         word = "mirrored" if mirror else "plain"
@@ -222,7 +246,7 @@ def curves(options: argparse.Namespace, made: dict[str, Any], names: list[str]) 
         imported = import_model(copy, aside / "imported").folder
         predict_own(options, imported, names, aside / "nnunet" / str(part), False, MARGIN_MM)
         table = made["nnunet"]["curve"]
-        near = [row for row in table if row[0] >= part * options.seconds / PARTS] or table[-1:]
+        near = [row for row in table if row[0] >= part * _budget(options) / PARTS] or table[-1:]
         found["nnunet"].append([near[0][0], near[0][1], _mean_dice(aside, "nnunet", str(part))])
     return found
 
@@ -251,7 +275,7 @@ def draw(found: dict[str, Any], stem: Path) -> None:
         for column in (0, 1):
             axes[0, column].plot(losses[:, column], losses[:, 2], color=colour, linewidth=1.4, label=name)
             axes[1, column].plot(dice[:, column], dice[:, 2], color=colour, marker=marker, linewidth=1.4, label=name)
-    for column, across in ((0, "seconds of training"), (1, "steps")):
+    for column, across in ((0, f"{found['clock']} seconds of training"), (1, "steps")):
         axes[1, column].set(xlabel=across)
         axes[1, column].margins(y=0.1)
         axes[1, column].set_ylim(bottom=0)

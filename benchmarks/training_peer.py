@@ -2,13 +2,14 @@
 
     prepare WORK PAINTED FOLDS PLAN_JSON...              raw folder, plans, preprocessing
     steps   WORK PLANS DEVICE                            takes orders from stdin, a JSON line each
-    train   WORK PLANS DEVICE SECONDS                    a whole run that ends at its budget
+    train   WORK PLANS DEVICE SECONDS CLOCK              a whole run that ends at its budget; CLOCK: wall or processor
     predict WORK PLANS DEVICE IMAGES OUT MIRROR [FILE]   label maps by one of the run's checkpoints
 
 Data loading, augmentation, network, loss, deep supervision, optimiser and schedule are nnunetv2's own; what is ours are
 the plans (spacing, patch, batch, features and strides as hilum's plan says, so that both have the same network), the
 clock, and that an epoch has as many iterations as fit: its 50 epochs, each with a fifth as many validation iterations,
-end when the budget does. Each answer is one JSON line on stdout.
+end when the budget does, and so does its poly schedule. The processor's clock counts the workers that load and augment
+too. Each answer is one JSON line on stdout.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,20 @@ from train_nnunet_peer import architecture
 DATASET = "Dataset001_Painted"
 CONFIG = "3d_fullres"
 EPOCHS = 50
+PARTS = 8  # checkpoints that are kept on the way
+
+
+def processor_seconds() -> float:
+    """User and system seconds of this process and of the workers that it has now."""
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended just now
+            continue
+        if int(fields[1]) == os.getpid():
+            ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def prepare(work: Path, painted: Path, folds_file: Path, plan_files: list[Path]) -> dict[str, Any]:
@@ -86,7 +102,7 @@ def plans_of(first: dict[str, Any], own: dict[str, Any], name: str) -> dict[str,
     return plans | {"plans_name": name, "configurations": {CONFIG: made}}
 
 
-def trainer_of(work: Path, plans_name: str, device: str) -> Any:
+def trainer_of(work: Path, plans_name: str, device: str, clock: Callable[[], float] = time.perf_counter) -> Any:
     """nnU-Net's default trainer for these plans; only its picture of the network is left out."""
     import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as Trainer
@@ -103,23 +119,23 @@ def trainer_of(work: Path, plans_name: str, device: str) -> Any:
 
         def on_train_start(self):  # type: ignore[no-untyped-def]
             super().on_train_start()
-            self.begin, self.paused, self.taken, self.curve, self.kept = time.perf_counter(), 0.0, 0, [], 0
+            self.begin, self.paused, self.taken, self.curve, self.kept = clock(), 0.0, 0, [], 0
             self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 5, 1
 
         def spent(self) -> float:
-            return time.perf_counter() - self.begin - self.paused
+            return clock() - self.begin - self.paused
 
         def on_epoch_end(self):  # type: ignore[no-untyped-def]
-            begin = time.perf_counter()  # charts and checkpoints are no part of the budget: its epochs are short here
+            begin = clock()  # charts and checkpoints are no part of the budget: its epochs are short here
             super().on_epoch_end()
             done = self.num_iterations_per_epoch
             self.taken += done
             loss, dice = self.logger.get_value("train_losses", step=-1), self.logger.get_value("mean_fg_dice", step=-1)
             self.curve.append([begin - self.begin - self.paused, self.taken, float(loss), float(dice)])
-            while self.kept < 8 and self.curve[-1][0] >= (self.kept + 1) * self.budget_s / 8:
+            while self.kept < PARTS and self.curve[-1][0] >= (self.kept + 1) * self.budget_s / PARTS:
                 self.kept += 1
                 self.save_checkpoint(str(Path(self.output_folder) / f"part_{self.kept}.pth"))
-            self.paused += time.perf_counter() - begin
+            self.paused += clock() - begin
             left = self.num_epochs - self.current_epoch
             if left > 0:
                 each = (self.spent() - self.before) / done
@@ -164,12 +180,13 @@ def take_orders(work: Path, plans_name: str, device: str) -> None:
     os._exit(0)  # its workers would keep the process for a while
 
 
-def train(work: Path, plans_name: str, device: str, seconds: float) -> dict[str, Any]:
+def train(work: Path, plans_name: str, device: str, seconds: float, clock_name: str) -> dict[str, Any]:
     """A run that ends at its budget; checkpoints at each eighth of it."""
     say, sys.stdout = sys.stdout, sys.stderr
-    trainer = trainer_of(work, plans_name, device)
+    clock = {"wall": time.perf_counter, "processor": processor_seconds}[clock_name]
+    trainer = trainer_of(work, plans_name, device, clock)
     trainer.budget_s = seconds
-    begin = time.perf_counter()
+    begin = clock()
     trainer.run_training()
     sys.stdout = say
     return {
@@ -213,7 +230,7 @@ def main() -> int:
     elif what == "steps":
         take_orders(Path(work), rest[0], rest[1])
     elif what == "train":
-        answer = train(Path(work), rest[0], rest[1], float(rest[2]))
+        answer = train(Path(work), rest[0], rest[1], float(rest[2]), rest[3])
     else:
         folder = Path(work) / "nnUNet_results" / DATASET / f"nnUNetTrainer__{rest[0]}__{CONFIG}"
         checkpoint = rest[5] if len(rest) > 5 else "checkpoint_final.pth"

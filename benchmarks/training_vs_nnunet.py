@@ -3,9 +3,9 @@
     python benchmarks/training_data.py KITS23_LABELS DATA            # painted cases around real kidney shapes
     python benchmarks/training_vs_nnunet.py prepare  --peer PEER --data DATA --work WORK [--device cuda]
     python benchmarks/training_vs_nnunet.py speed    --peer PEER --data DATA --work WORK [--device cuda] [--keep]
-    python benchmarks/training_vs_nnunet.py train    --peer PEER --data DATA --work WORK --seconds 600
-    python benchmarks/training_vs_nnunet.py judge    --peer PEER --data DATA --work WORK --seconds 600 [--keep]
-    python benchmarks/training_vs_nnunet.py train    --data SMALL --work WORK2 --seconds 360 --sides class,lesion
+    python benchmarks/training_vs_nnunet.py train    --peer PEER --data DATA --work WORK --cpu-seconds 900
+    python benchmarks/training_vs_nnunet.py judge    --peer PEER --data DATA --work WORK --cpu-seconds 900 [--keep]
+    python benchmarks/training_vs_nnunet.py train    --data SMALL --work WORK2 --cpu-seconds 600 --sides class,lesion
     python benchmarks/training_vs_nnunet.py lesions  --data SMALL --work WORK2 [--keep]
 
 PEER is an environment with nnunetv2 from PyPI (``PEER/bin/python``; nothing of hilum's is needed there). ``prepare``
@@ -320,6 +320,7 @@ def main() -> int:
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--limit", type=float, default=600.0, help="seconds after which no round begins")
     words.add_argument("--seconds", type=float, default=600.0, help="budget of each training")
+    words.add_argument("--cpu-seconds", type=float, default=0.0, help="budget in processor seconds instead")
     words.add_argument("--sides", default="hilum,nnunet", help="whom to train")
     words.add_argument("--mirror", action="store_true", help="judge with mirrored copies too")
     words.add_argument("--imported", action="store_true", help="let hilum use nnU-Net's weights to judge them: quicker")
