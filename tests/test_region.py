@@ -156,6 +156,36 @@ def test_tiles_cover_everything_that_was_found(shape, places):
         assert min(away) in [away[whole.index(start)] for start in some]
 
 
+@given(st.lists(st.tuples(st.tuples(*[st.integers(0, 59)] * 3), st.booleans()), min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_what_is_unsure_is_asked_about_too(places):
+    found, sure, all_sure = (Found((60, 60, 60), (16, 16, 16), 2, regions=False) for _ in range(3))
+    for place, is_sure in places:
+        found.mark(place, np.ones((1, 1, 1), bool), sure=is_sure)
+        all_sure.mark(place, np.ones((1, 1, 1), bool))
+        if is_sure:
+            sure.mark(place, np.ones((1, 1, 1), bool))
+    some = found.tiles(0.5)
+    assert set(sure.tiles(0.5)) <= set(some) <= set(all_sure.tiles(0.5)) and some == sorted(some)
+    for place, _ in places:  # two voxels inside a tile, or at the scan's own edge
+        assert any(
+            all(
+                s + (2 if s else 0) <= p < s + 16 - (2 if s + 16 < 60 else 0) for p, s in zip(place, start, strict=True)
+            )
+            for start in some
+        )
+
+
+def test_what_is_unsure_beside_an_organ_costs_no_tile():
+    found = Found((64, 64, 64), (16, 16, 16), 2, regions=False)
+    found.mark((24, 24, 24), np.ones((1, 1, 1), bool))
+    assert found.tiles(0.5) == [(16, 16, 16)]
+    found.mark((28, 28, 28), np.ones((1, 1, 1), bool), sure=False)
+    assert found.tiles(0.5) == [(16, 16, 16)] and found.pieces == 2
+    found.mark((28, 28, 28), np.ones((1, 1, 1), bool))
+    assert found.tiles(0.5) == [(16, 16, 16), (24, 24, 24)]
+
+
 @pytest.mark.parametrize("scale", [2.0, 3.5, 5.0])
 def test_a_coarse_voxel_marks_every_cell_that_it_covers(scale):
     found = Found((40, 40, 40), (16, 32, 48), 2, regions=False)  # cells of 1, 2 and 3 voxels

@@ -103,8 +103,9 @@ def _ask_locator(
     scale = [n / m for n, m in zip(case.grid.shape, own.grid.shape, strict=True)]
     seen = Found(own.grid.shape, locator.plan.patch, locator.outputs, regions=bool(locator.writers))
     for planes in locator.planes(own, first_search(locator, own, count), count, progress=progress):
-        hit = seen.look((planes.first, 0, 0), planes.logits_KSHW)
-        found.mark((planes.first, 0, 0), hit, scale, offset=source.before)
+        hit, sure = seen.look((planes.first, 0, 0), planes.logits_KSHW)
+        found.mark((planes.first, 0, 0), hit, scale, source.before, sure=False)
+        found.mark((planes.first, 0, 0), sure, scale, source.before)
     return _missing(seen, locator.scheme)
 
 
