@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from hilum.config import InferenceOptions
 from hilum.labels import SCHEMES, LabelScheme
 from hilum.model import Model, NetworkSpec, load_model, save_model
+from hilum.prepare.conventions import OWN, Conventions
 from hilum.prepare.plan import Normalisation, Plan
 from hilum.volume import INSIDE, Grid, Volume
 
@@ -47,6 +49,7 @@ def threshold_model(
     postprocess: tuple[dict[str, Any], ...] = (),
     mirror: bool = False,
     edges_hu: tuple[float, ...] = EDGES_HU,
+    conventions: Conventions = OWN,
     first: Path | None = None,
 ) -> Model:
     """Class k where HU lie between the edges k-1 and k; a little more of it where the model ``first`` found it."""
@@ -54,7 +57,7 @@ def threshold_model(
     state = {"edges": torch.tensor(edges) / 100.0}
     channels = scheme.class_count if first else 1
     spec = NetworkSpec("own_networks.thresholds", {}, channels, scheme.class_count, dims)
-    plan = make_plan(patch, spacing_mm, dims)
+    plan = replace(make_plan(patch, spacing_mm, dims), conventions=conventions)
     options = InferenceOptions(overlap=0.5, mirror=mirror)
     save_model(
         folder, spec, [state] * folds, plan, scheme, options, postprocess, {"description": "thresholds"}, first=first

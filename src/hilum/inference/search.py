@@ -17,6 +17,7 @@ from hilum.labels import LabelScheme
 from hilum.patches.tiles import tile_starts
 from hilum.prepare.preprocess import restream
 from hilum.progress import SILENT, Progress
+from hilum.volume import Volume
 
 if TYPE_CHECKING:
     from hilum.inference.predict import Predictor
@@ -100,12 +101,15 @@ def _ask_locator(
 ) -> list[str]:
     """Note what the locator finds, at its own spacing; the organs of its scheme that it does not find."""
     own = restream(case, locator.plan)
-    scale = [n / m for n, m in zip(case.grid.shape, own.grid.shape, strict=True)]
     seen = Found(own.grid.shape, locator.plan.patch, locator.outputs, regions=bool(locator.writers))
+    masks = np.zeros((2, *own.grid.shape), bool)  # where anything was found, and where it was sure
     for planes in locator.planes(own, first_search(locator, own, count), count, progress=progress):
-        hit, sure = seen.look((planes.first, 0, 0), planes.logits_KSHW)
-        found.mark((planes.first, 0, 0), hit, scale, source.before, sure=False)
-        found.mark((planes.first, 0, 0), sure, scale, source.before)
+        slab = slice(planes.first, planes.first + planes.logits_KSHW.shape[1])
+        masks[:, slab] = seen.look((planes.first, 0, 0), planes.logits_KSHW)
+    for mask, sure in zip(masks, (False, True), strict=True):
+        turned = Volume.on(own.grid, mask).oriented(case.grid.codes).array  # a locator may list voxels otherwise
+        scale = [n / m for n, m in zip(case.grid.shape, turned.shape, strict=True)]
+        found.mark((0, 0, 0), turned, scale, source.before, sure=sure)
     return _missing(seen, locator.scheme)
 
 

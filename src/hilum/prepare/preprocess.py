@@ -136,12 +136,13 @@ def _streamed(inside: Volume, source: Grid, plan: Plan, name: str) -> StreamedCa
 
 
 def restream(case: Case | StreamedCase, plan: Plan) -> StreamedCase:
-    """The same scan for another plan: from the file's voxels where they are at hand, else from the prepared ones."""
+    """The same scan for another plan, along that plan's axes: from the file's voxels where they are at hand, else from
+    the prepared ones."""
     image = case.slabs.image if isinstance(case, StreamedCase) else case.image_DHW
-    if image.shape == case.source_inside.shape:
-        return _streamed(Volume.on(case.source_inside, image), case.source, plan, case.name)
-    made = _streamed(Volume.on(case.grid, image), case.source, plan, case.name)
-    return replace(made, source_inside=case.source_inside)
+    codes = inside_codes(case.source, plan.conventions)
+    grid = case.source_inside if image.shape == case.source_inside.shape else case.grid
+    made = _streamed(Volume.on(grid, image).oriented(codes), case.source, plan, case.name)
+    return replace(made, source_inside=case.source_inside.oriented(codes))
 
 
 def prepare_labels(volume: Volume, target: Case | Grid, plan: Plan, *, threads: int = 0) -> np.ndarray:
