@@ -108,7 +108,7 @@ if wishes.get("start"):
 else:
     made = predictor.predict(case); done("predict")
     write_labels(wishes["out"], scan.with_array(made.labels.array)); done("write")
-    parts |= {"tiles": made.tiles, "skipped": made.skipped, "export": made.seconds["export"]}
+    parts |= {"tiles": made.tiles, "skipped": made.skipped, "export": made.seconds["export"], "region": made.region}
 print(json.dumps(parts))
 """
 OWN_EXPORT = """
