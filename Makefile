@@ -38,8 +38,8 @@ slow: $(STAMP)  ## the tests that take minutes: the demo's scores, real CT
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-# A second call is quick: the stamp is newer than pyproject.toml. Debian splits venv off Python; root gets it installed.
-$(STAMP): pyproject.toml
+# A second call is quick: the stamp is newer than what it depends on. Debian splits venv off Python; root gets it installed.
+$(STAMP): pyproject.toml hatch_build.py src/hilum/inference/winograd/native.c
 	@if ! test -x $(BIN)/pip; then \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "hilum needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
 	  $(PYTHON) -c 'import ensurepip' 2>/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; } || \

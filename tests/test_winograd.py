@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from hilum import networks
-from hilum.inference.winograd import compiled, pool
+from hilum.inference.winograd import compiled, native, pool
 from hilum.inference.winograd.fields import Field, Store
 from hilum.inference.winograd.layers import Direct, Norm, Pointwise, Winograd, head, normalise
-from hilum.inference.winograd.sources import FieldSource, UpSource
+from hilum.inference.winograd.sources import FieldSource, Up, UpSource
 from hilum.inference.winograd.transforms import transform
 
 
@@ -34,6 +34,22 @@ def field_of(image: torch.Tensor, store: Store, dealt: bool = True) -> Field:
 
 def image_of(field: Field) -> torch.Tensor:
     return field.read(0, field.shape[0]).permute(3, 0, 1, 2)
+
+
+ENGINES = ("pytorch", "plain", "avx2", "avx512")
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """PyTorch's operations, and each library that was compiled and that this processor can run."""
+    here = torch.backends.cpu.get_cpu_capability().lower()
+    if request.param != "pytorch" and native.load(request.param) is None:
+        pytest.skip(f"no {request.param} library was compiled when hilum was installed")
+    if request.param.startswith("avx") and (not here.startswith("avx") or request.param > here):
+        pytest.skip(f"this processor has no {request.param}")
+    library = None if request.param == "pytorch" else native.load(request.param)
+    monkeypatch.setattr(native, "library", lambda: library)
+    return str(request.param)
 
 
 def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -76,44 +92,48 @@ def test_a_dealt_field_reads_what_was_written(depth: int, tiles: int, width: int
     ("shape", "kernel"),
     [((4, 4, 5), 3), ((8, 24, 12), 3), ((6, 12, 7), 3), ((5, 8, 6), 1), ((12, 40, 33), 3)],
 )
-def test_tiles_convolve_as_pytorch_does(shape: tuple[int, int, int], kernel: int) -> None:
-    image, weight = random(9, *shape), random(7, 9, kernel, 3, 3, seed=1)
+@pytest.mark.parametrize(("inputs", "outputs"), [(9, 7), (16, 32), (48, 64)])
+def test_tiles_convolve_as_pytorch_does(engine: str, shape, kernel: int, inputs: int, outputs: int) -> None:
+    image, weight = random(inputs, *shape), random(outputs, inputs, kernel, 3, 3, seed=1)
     store = Store()
-    out = store.field(shape, 7, dealt=True)
+    out = store.field(shape, outputs, dealt=True)
     found = Winograd(weight, shape[0])([FieldSource(field_of(image, store))], out)
     wanted = F.conv3d(image[None].double(), weight.double(), padding=(kernel // 2, 1, 1))[0]
-    assert off(image_of(out), wanted) < 2e-5
+    assert off(image_of(out), wanted) < 4e-5
     assert sum(count for count, _, _ in found) == shape[0] * shape[1] * shape[2]
-    normalise(out, found, Norm(random(7, seed=2), random(7, seed=3), 1e-5, 0.01))
-    wanted = F.instance_norm(wanted[None], weight=random(7, seed=2).double(), bias=random(7, seed=3).double())
-    assert off(image_of(out), F.leaky_relu(wanted, 0.01)[0]) < 2e-5
+    weight, bias = random(outputs, seed=2), random(outputs, seed=3)
+    normalise(out, found, Norm(weight, bias, 1e-5, 0.01))
+    wanted = F.instance_norm(wanted[None], weight=weight.double(), bias=bias.double())
+    assert off(image_of(out), F.leaky_relu(wanted, 0.01)[0]) < 4e-5
 
 
 @pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (1, 1, 1)])
 @pytest.mark.parametrize("below_dealt", [True, False])
-def test_the_way_up_beside_a_skip(stride: tuple[int, int, int], below_dealt: bool) -> None:
-    below, up, bias = random(6, 4, 8, 10), random(6, 5, *stride, seed=1), random(5, seed=2)
+@pytest.mark.parametrize(("channels", "outputs"), [(5, 3), (32, 32)])
+def test_the_way_up_beside_a_skip(engine: str, stride, below_dealt: bool, channels: int, outputs: int) -> None:
+    below, up, bias = random(6, 4, 8, 10), random(6, channels, *stride, seed=1), random(channels, seed=2)
     shape = tuple(n * s for n, s in zip(below.shape[1:], stride, strict=True))
-    skip, weight = random(4, *shape, seed=3), random(3, 9, 3, 3, 3, seed=4)
+    skip, weight = random(channels, *shape, seed=3), random(outputs, 2 * channels, 3, 3, 3, seed=4)
     store = Store()
-    out = store.field(shape, 3, dealt=True)
-    sources = [UpSource(field_of(below, store, below_dealt), up, bias), FieldSource(field_of(skip, store))]
-    Winograd(weight, shape[0])(sources, out)
-    brought = F.conv_transpose3d(below[None].double(), up.double(), bias.double(), stride)
-    wanted = F.conv3d(torch.cat([brought, skip[None].double()], 1), weight.double(), padding=1)[0]
-    assert off(image_of(out), wanted) < 2e-5
+    out = store.field(shape, outputs, dealt=True)
+    brought = UpSource(field_of(below, store, below_dealt), Up(up, bias, tiled=True))
+    Winograd(weight, shape[0], sources=2)([brought, FieldSource(field_of(skip, store))], out)
+    up_there = F.conv_transpose3d(below[None].double(), up.double(), bias.double(), stride)
+    wanted = F.conv3d(torch.cat([up_there, skip[None].double()], 1), weight.double(), padding=1)[0]
+    assert off(image_of(out), wanted) < 4e-5
 
 
 @pytest.mark.parametrize(("size", "stride"), [((3, 3, 3), (2, 2, 2)), ((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (1, 1, 1))])
 @pytest.mark.parametrize(("from_dealt", "to_dealt"), [(True, True), (True, False), (False, False), (False, True)])
-def test_direct_convolutions(size, stride, from_dealt: bool, to_dealt: bool) -> None:
-    image, weight = random(3, 6, 16, 9), random(70, 3, *size, seed=1)
+@pytest.mark.parametrize("outputs", [70, 64])
+def test_direct_convolutions(engine: str, size, stride, from_dealt: bool, to_dealt: bool, outputs: int) -> None:
+    image, weight = random(3, 6, 16, 9), random(outputs, 3, *size, seed=1)
     wanted = F.conv3d(image[None].double(), weight.double(), stride=stride, padding=[n // 2 for n in size])[0]
     store = Store()
-    out = store.field(tuple(wanted.shape[1:]), 70, to_dealt)
-    found = Direct(weight, stride)(field_of(image, store, from_dealt), out)
+    out = store.field(tuple(wanted.shape[1:]), outputs, to_dealt)
+    found = Direct(weight, stride, dealt=to_dealt)(field_of(image, store, from_dealt), out)
     assert off(image_of(out), wanted) < 1e-5
-    normalise(out, found, Norm(torch.ones(70), torch.zeros(70), 1e-5, None))
+    normalise(out, found, Norm(torch.ones(outputs), torch.zeros(outputs), 1e-5, None))
     assert off(image_of(out), F.instance_norm(wanted[None])[0]) < 1e-5
 
 
@@ -130,7 +150,7 @@ def test_means_products_and_logits() -> None:
 def network(name: str = "plain_unet", **more) -> nn.Module:
     """A small U-Net with weights, scales and shifts drawn."""
     options = {
-        "features": [8, 12, 16, 20],
+        "features": [16, 32, 64, 20],
         "kernels": [[1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
         "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]],
     }
@@ -143,7 +163,7 @@ def network(name: str = "plain_unet", **more) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["plain_unet", "residual_unet"])
 @pytest.mark.parametrize("patch", [(8, 32, 24), (16, 48, 40), (20, 16, 16), (4, 72, 40)])
-def test_whole_networks(name: str, patch: tuple[int, int, int]) -> None:
+def test_whole_networks(engine: str, name: str, patch: tuple[int, int, int]) -> None:
     made, images = network(name), random(2, 1, *patch)
     wanted = made.double()(images.double())
     run = compiled(made.float(), patch)
@@ -162,7 +182,7 @@ def test_several_channels_in_and_strides_of_one() -> None:
     assert off(compiled(made.float(), (12, 24, 16))(images), wanted) < 2e-5
 
 
-def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_changes_no_bit(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images, before = random(1, 1, 16, 48, 40), torch.get_num_threads()
     several = compiled(network(), (16, 48, 40))(images)
     monkeypatch.setattr(pool, "cpu_count", lambda: 1)
@@ -177,7 +197,7 @@ def test_memory_of_a_thread_serves_within_inference_mode_and_without() -> None:
     assert torch.equal(again.add_(1), torch.full((2, 2), 2.0)) and not again.is_inference()
 
 
-def test_exact_where_pytorchs_own_normalisation_is_not() -> None:
+def test_exact_where_pytorchs_own_normalisation_is_not(engine: str) -> None:
     """Channels far from zero: sums of squares alone would lose their spread."""
     image = random(4, 16, 64, 64) + 300
     store = Store()

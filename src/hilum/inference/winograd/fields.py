@@ -56,6 +56,12 @@ class Field:
             at = 1 if rest == 0 else 0
             self.buffer[rest, first + 1 : last + 1, at : at + rows.shape[1], 1:-1] = rows
 
+    def inside(self) -> tuple[torch.Tensor, int]:
+        """Its memory from its first voxel on as (4, D, rows, W, C), and how many rows of it lie before that voxel."""
+        if self.dealt:
+            return self.buffer[:, 1:, :, 1:-1], 1
+        return in_fours(self.buffer), 0
+
     def plane(self, index: int) -> Iterator[torch.Tensor]:
         """The memory of one plane without its border: pieces (rows, W * C)."""
         if not self.dealt:
@@ -65,6 +71,13 @@ class Field:
         for rest in range(ROWS):
             at = 1 if rest == 0 else 0
             yield self.buffer[rest, index + 1, at : at + count, 1:-1].flatten(1)
+
+
+def in_fours(image: torch.Tensor) -> torch.Tensor:
+    """An image (D, H, W, C) as a dealt one would lie: (4, D, H / 4, W, C), the same memory."""
+    depth, height, width, channels = image.shape
+    plane, row, column, _ = image.stride()
+    return image.as_strided((ROWS, depth, height // ROWS, width, channels), (row, plane, ROWS * row, column, 1))
 
 
 class Store:

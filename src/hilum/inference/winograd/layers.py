@@ -15,14 +15,17 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from hilum.inference.winograd.fields import ROWS, Field, Shape, Store
+from hilum.inference.winograd import native
+from hilum.inference.winograd.fields import ROWS, Field, Shape, Store, in_fours
+from hilum.inference.winograd.native import Moments
 from hilum.inference.winograd.pool import each, scratch
 from hilum.inference.winograd.sources import FieldSource, Source
 from hilum.inference.winograd.transforms import transform
 
 # Transformed inputs of a piece of work: what a core's own cache and its share of the common one hold.
 _PIECE_BYTES = 2 * 2**20
-Moments = tuple[int, torch.Tensor, torch.Tensor]
+# Rows of tiles in a compiled piece of work, at most.
+_MOST_TILES = 8
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,20 @@ class Winograd:
     Args:
         weight: (K, C, 1 or 3, 3, 3).
         depth: D of the fields that will come; even where the kernel is 3 deep.
+        sources: how many sources the C channels come from, as many from each.
     """
 
-    def __init__(self, weight: torch.Tensor, depth: int):
+    def __init__(self, weight: torch.Tensor, depth: int, sources: int = 1):
         deep = 0 if weight.shape[2] == 1 else ROWS if depth % ROWS == 0 else 2
         self._deep, self._high = transform(deep), transform(ROWS)
-        made = torch.einsum("jd,lh,kcdhw->jwlck", self._deep.kernel, self._high.kernel, weight.double())
-        self._kernels, self.channels = made.float().contiguous(), weight.shape[0]
+        self._compiled = native.fits([weight.shape[1] // sources] * sources, weight.shape[0])
+        self.channels = weight.shape[0]
+        if self._compiled:
+            made = torch.einsum("jd,lh,kcdhw->jlwck", self._deep.kernel, self._high.kernel, weight.double())
+            self._kernels = native.packed(made.float().flatten(2, 3).flatten(0, 1))
+        else:
+            made = torch.einsum("jd,lh,kcdhw->wljck", self._deep.kernel, self._high.kernel, weight.double())
+            self._kernels = made.float().flatten(1, 2).contiguous()
 
     def __call__(self, sources: Sequence[Source], out: Field) -> list[Moments]:
         """Convolve the sources' channels together, one source's after the other's."""
@@ -57,50 +67,60 @@ class Winograd:
         channels, tiles = sum(source.channels for source in sources), height // ROWS
         row_bytes = 4 * ROWS * self._deep.inputs * width * channels
         count = max(1, min(tiles, _PIECE_BYTES // row_bytes))
+        if self._compiled:
+            count = max(1, min(_MOST_TILES, tiles // 4))
         pieces = [
             (plane, top, min(count, tiles - top))
             for plane in range(0, depth, self._deep.outputs)
             for top in range(0, tiles, count)
         ]
-        return each(lambda piece: self._piece(sources, out, *piece), pieces)
+        work = self._compiled_piece if self._compiled else self._piece
+        return each(lambda piece: work(sources, out, *piece), pieces)
+
+    def _compiled_piece(self, sources: Sequence[Source], out: Field, plane: int, top: int, count: int) -> Moments:
+        first = plane if self._deep.inputs > 1 else plane + 1
+        inputs = [source.tiles(first, self._deep.inputs, top, count) for source in sources]
+        into = out.buffer[:, plane + 1 :, top:, 1:]
+        return native.tiles(self._deep, self._high, inputs, self._kernels, into, count, out.shape[2])
 
     def _piece(self, sources: Sequence[Source], out: Field, plane: int, top: int, count: int) -> Moments:
         deep, high, wide, width = self._deep, self._high, out.shape[2] + 2, out.shape[2] * self.channels
         first, size = plane if deep.inputs > 1 else plane + 1, count * wide
-        tiles = [self._planes(source, first, top, count, place) for place, source in enumerate(sources)]
-        made = scratch("made", deep.inputs, ROWS, size * self.channels)
-        images = scratch("images", high.inputs, size, self.channels)
-        for j in range(deep.inputs):
-            start = 0
-            for of, source in zip(tiles, sources, strict=True):
-                shown = self._rows(of[:, j], size * source.channels, wide * source.channels)
-                self._convolve(shown.view(high.inputs, size, -1), self._kernels[j, :, :, start:], images, start > 0)
-                start += source.channels
-            torch.mm(high.result, images.flatten(1), out=made[j])
+        images = scratch("images", deep.inputs * high.inputs, size, self.channels)
+        start = 0
+        for source in sources:
+            tiles = self._planes(source, first, top, count)
+            shown = self._rows(tiles.flatten(1), wide * source.channels).view(len(images), -1, source.channels)
+            self._convolve(shown[:, :size], self._kernels[:, :, start:], images, start > 0)
+            start += source.channels
+        made = torch.mm(
+            high.result, images.view(high.inputs, -1), out=scratch("made", ROWS, images[0].numel() * deep.inputs)
+        )
         if deep.inputs > 1:
-            out_of = scratch("out", deep.outputs, ROWS * size * self.channels)
-            made = torch.mm(deep.result, made.view(deep.inputs, -1), out=out_of)
-        done = made.view(deep.outputs, ROWS, count, wide, self.channels)[..., :-2, :]
+            out_of = scratch("out", ROWS, deep.outputs, size * self.channels)
+            made = torch.bmm(deep.result.expand(ROWS, -1, -1), made.view(ROWS, deep.inputs, -1), out=out_of)
+        done = made.view(ROWS, deep.outputs, count, wide, self.channels)[..., :-2, :]
         planes = slice(plane + 1, plane + 1 + deep.outputs)
-        out.buffer[1:, planes, top : top + count, 1:-1] = done[:, :3].transpose(0, 1)
-        out.buffer[0, planes, top + 1 : top + count + 1, 1:-1] = done[:, 3]
+        out.buffer[1:, planes, top : top + count, 1:-1] = done[:3]
+        out.buffer[0, planes, top + 1 : top + count + 1, 1:-1] = done[3]
         return moments(made.view(-1, wide * self.channels)[:, :width], self.channels)
 
-    def _planes(self, source: Source, first: int, top: int, count: int, place: int) -> torch.Tensor:
+    def _planes(self, source: Source, first: int, top: int, count: int) -> torch.Tensor:
         """Planes transformed: (4, planes of a tile, (count + 1) * (W + 2) * C)."""
-        rows = source.rows(first, self._deep.inputs, top, count)
+        rows = [part.flatten(1) for part in source.tiles(first, self._deep.inputs, top, count)]
         if self._deep.inputs == 1:
-            return torch.stack(list(rows))
-        out = scratch(f"planes {place}", ROWS, *rows[0].shape)
+            return torch.stack(rows)
+        out = scratch("planes", ROWS, *rows[0].shape)
         for rest, part in enumerate(rows):
             torch.mm(self._deep.data, part, out=out[rest])
         return out
 
-    def _rows(self, places: torch.Tensor, size: int, shift: int) -> torch.Tensor:
-        """Rows transformed: (6, size). A tile's fifth and sixth row are the next one's first and second."""
-        data = self._high.data
-        out = torch.mm(data[:, :ROWS], places[:, :size], out=scratch("rows", len(data), size))
-        return out.addmm_(data[:, ROWS:], places[:2, shift : shift + size])
+    def _rows(self, places: torch.Tensor, shift: int) -> torch.Tensor:
+        """Rows transformed: (6, all). A tile's last two rows are the next one's first two; after the last is waste."""
+        data, size = self._high.data, places.shape[1]
+        out = torch.mm(data[:, :ROWS], places, out=scratch("rows", len(data), size))
+        out[:, :-shift].addmm_(data[:, ROWS:], places[:2, shift:])
+        return out
 
     def _convolve(self, shown: torch.Tensor, kernels: torch.Tensor, out: torch.Tensor, more: bool) -> None:
         """Convolve along W: three products; the two columns between two rows are waste."""
@@ -116,23 +136,42 @@ class Direct:
     Args:
         weight: (K, C, d, h, w).
         stride: (d, h, w).
+        dealt: whether fields that come out are.
     """
 
-    def __init__(self, weight: torch.Tensor, stride: Sequence[int]):
-        self._weight = weight.contiguous(memory_format=torch.channels_last_3d)
+    def __init__(self, weight: torch.Tensor, stride: Sequence[int], *, dealt: bool):
         self._stride, self._size, self.channels = tuple(stride), tuple(weight.shape[2:]), weight.shape[0]
+        self._compiled = dealt and self._size in ((1, 3, 3), (3, 3, 3)) and native.fits([], self.channels)
+        if self._compiled:
+            self._weight = native.packed(weight.permute(2, 3, 4, 1, 0).flatten(0, 3))
+        else:
+            self._weight = weight.contiguous(memory_format=torch.channels_last_3d)
 
     def __call__(self, source: Field, out: Field) -> list[Moments]:
         """Convolve a field."""
         if out.dealt:
             count = max(1, _PIECE_BYTES // (8 * out.shape[1] * out.shape[2] * out.channels))
             starts = range(0, out.shape[0], count)
+            if self._compiled:
+                return self._by_pieces(source, out, starts)
             return each(lambda start: self._planes(source, out, start, min(start + count, out.shape[0])), starts)
         whole = source.read(0, source.shape[0])
         count = min(64, self.channels)
         return _side_by_side(
             each(lambda start: self._some(whole, out, start, start + count), range(0, self.channels, count))
         )
+
+    def _by_pieces(self, source: Field, out: Field, starts: range) -> list[Moments]:
+        image = source.buffer if source.dealt else in_fours(functional.pad(source.buffer, (0, 0, 1, 1, 1, 1, 1, 1)))
+        image = image if self._size[0] == 3 else image[:, 1:]
+        depth, *shape = out.shape
+        into = out.buffer[:, 1:, :, 1:]
+
+        def piece(start: int) -> Moments:
+            planes = start, min(start + starts.step, depth)
+            return native.direct(image, self._stride, self._weight, into, planes, shape)
+
+        return each(piece, starts)
 
     def _planes(self, source: Field, out: Field, start: int, stop: int) -> Moments:
         size, stride = self._size, self._stride
@@ -201,11 +240,17 @@ def normalise(field: Field, found: Sequence[Moments], norm: Norm, beside: Field 
         mean = mean + step * (count / (total + count))
         total += count
     scale = norm.weight.double() / (spread / total + norm.eps).sqrt()
-    width = field.shape[2]
-    scales, shifts = scale.float().repeat(width), (norm.bias.double() - mean * scale).float().repeat(width)
+    shift, width = norm.bias.double() - mean * scale, field.shape[2]
+    compiled = native.library() is not None
+    scales, shifts = (of.float().repeat(1 if compiled else width) for of in (scale, shift))
 
     def plane(index: int) -> None:
         others = field.plane(index) if beside is None else beside.plane(index)
+        if compiled:
+            slope = 1.0 if norm.slope is None else norm.slope
+            for piece, other in zip(field.plane(index), others, strict=True):
+                native.normalise(piece, other if beside is not None else None, scales, shifts, slope)
+            return
         for piece, other in zip(field.plane(index), others, strict=True):
             torch.addcmul(shifts, piece, scales, out=piece)
             if beside is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ _own = threading.local()
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cpu_count(), "hilum-network", initializer=torch.set_num_threads, initargs=(1,))
+    others = max(1, cpu_count() - 1)
+    return ThreadPoolExecutor(others, "hilum-network", initializer=torch.set_num_threads, initargs=(1,))
 
 
 def scratch(name: str, *shape: int) -> torch.Tensor:
@@ -58,12 +60,28 @@ def one_core_each() -> Iterator[None]:
 
 
 def each(work: Callable[[Piece], Answer], pieces: Iterable[Piece]) -> list[Answer]:
-    """``work`` on every piece; answers in the pieces' order, however many threads there are."""
+    """``work`` on every piece; answers in the pieces' order, however many threads there are.
 
-    def quiet(piece: Piece) -> Answer:
+    The caller's thread works too, and waits once, at the end.
+    """
+    left = deque(enumerate(pieces))
+    answers: dict[int, Answer] = {}
+    helpers = min(cpu_count(), len(left)) - 1
+
+    def some() -> None:
         with torch.inference_mode():
-            return work(piece)
+            while left:
+                try:
+                    place, piece = left.popleft()
+                except IndexError:  # another thread took the last one
+                    return
+                answers[place] = work(piece)
 
-    if cpu_count() == 1:
-        return [quiet(piece) for piece in pieces]
-    return list(_threads().map(quiet, pieces))
+    waited = [_threads().submit(some) for _ in range(helpers)]
+    try:
+        some()
+    finally:
+        left.clear()
+        for helper in waited:
+            helper.result()
+    return [answers[place] for place in sorted(answers)]

@@ -19,9 +19,10 @@ from torch import nn
 
 from hilum.cores import cpu_count
 from hilum.inference.winograd.fields import ROWS, Field, Shape, Store
-from hilum.inference.winograd.layers import Direct, Moments, Norm, Pointwise, Winograd, head, normalise
+from hilum.inference.winograd.layers import Direct, Norm, Pointwise, Winograd, head, normalise
+from hilum.inference.winograd.native import Moments
 from hilum.inference.winograd.pool import one_core_each
-from hilum.inference.winograd.sources import FieldSource, UpSource
+from hilum.inference.winograd.sources import FieldSource, Up, UpSource
 from hilum.networks._blocks import SLOPE, ConvNormAct, ConvStack, UNet
 from hilum.networks.plain_unet import PlainEncoder
 from hilum.networks.residual_unet import ResidualBlock, ResidualEncoder
@@ -60,9 +61,10 @@ class _Layer:
     Args:
         block: the layer.
         shape: (D, H, W) of what comes in.
+        sources: how many fields come in.
     """
 
-    def __init__(self, block: ConvNormAct, shape: Shape):
+    def __init__(self, block: ConvNormAct, shape: Shape, sources: int = 1):
         conv = block.conv
         weight = conv.weight.detach()
         del conv.weight
@@ -73,8 +75,8 @@ class _Layer:
         size = weight.shape[2:]
         fits = self.dealt and size[1:] == (3, 3) and size[0] in (1, 3) and set(stride) == {1}
         fits = fits and weight.shape[1] >= _FEWEST_CHANNELS and weight.numel() <= _MOST_WEIGHTS
-        self.tiled = Winograd(weight, self.shape[0]) if fits else None
-        self.direct = None if fits else Direct(weight, stride)
+        self.tiled = Winograd(weight, self.shape[0], sources) if fits else None
+        self.direct = None if fits else Direct(weight, stride, dealt=self.dealt)
         self.channels = weight.shape[0]
         self.norm = norm_of(block)
 
@@ -157,8 +159,11 @@ class _Runner:
             self._stages.append(layers)
             shapes.append(shape)
         self._stages[0] = [*stem, *self._stages[0]]
-        self._ups = [(up.weight.detach().clone(), up.bias.detach().clone()) for up in decoder.transpconvs]
-        self._down = [_layers(stage, at) for stage, at in zip(decoder.stages, shapes[-2::-1], strict=True)]
+        self._down = [_layers(stage, at, sources=2) for stage, at in zip(decoder.stages, shapes[-2::-1], strict=True)]
+        self._ups = [
+            Up(up.weight.detach(), up.bias.detach(), tiled=layers[0].tiled is not None)
+            for up, layers in zip(decoder.transpconvs, self._down, strict=True)
+        ]
         last = decoder.seg_layers[-1]
         self._head = (last.weight.detach().clone(), last.bias.detach().clone())
         made = [layer.fields() for stage in [*self._stages, *self._down] for layer in stage]
@@ -187,7 +192,7 @@ class _Runner:
         x = skips.pop()
         for up, (first, *others) in zip(self._ups, self._down, strict=True):
             skip = skips.pop()
-            out = first.beside(store, UpSource(x, *up), skip)
+            out = first.beside(store, UpSource(x, up), skip)
             store.give_back(x, skip)
             store.forget(x.shape)
             x = out
@@ -211,10 +216,11 @@ def norm_of(block: ConvNormAct) -> Norm:
     return Norm(norm.weight.detach().clone(), norm.bias.detach().clone(), norm.eps, SLOPE if block.act else None)
 
 
-def _layers(stack: ConvStack, shape: Shape) -> list[_Layer]:
+def _layers(stack: ConvStack, shape: Shape, sources: int = 1) -> list[_Layer]:
     layers: list[_Layer] = []
     for block in stack.convs:
-        layers.append(_Layer(block, layers[-1].shape if layers else shape))  # type: ignore[arg-type]
+        before = (layers[-1].shape, 1) if layers else (shape, sources)
+        layers.append(_Layer(block, *before))  # type: ignore[arg-type]
     return layers
 
 
