@@ -1,4 +1,4 @@
-"""Networks run by PyTorch: fp32 weights, short types by autocast, channels last on a processor.
+"""Networks run by PyTorch: fp32 weights, short types by autocast between their ends, channels last on a processor.
 
 Comes in: a Model with weights, a device, a precision. Goes out: an ``Engine``.
 """
@@ -11,6 +11,7 @@ import torch
 
 from hilum import device as devices
 from hilum.inference.engines import Network
+from hilum.inference.engines.ends import keep_ends
 from hilum.inference.memory import give_back_memory
 from hilum.inference.winograd import Store, compiled
 
@@ -23,7 +24,8 @@ class TorchEngine:
 
     On a CPU convolutions take 10 to 40 % less time with channels last (2D and 3D U-Net, fp32 and bf16). Planned U-Nets
     in 3D and fp32 go a way of their own there (``hilum.inference.winograd``), as fast as bf16. So fp32 is what "auto"
-    takes on a CPU: bf16 costs Dice where a model is unsure (docs/log.md).
+    takes on a CPU: bf16 costs Dice where a model is unsure (docs/log.md), though a network's ends stay in fp32
+    (``ends``).
     """
 
     def __init__(self, model: Model, device: torch.device, precision: str = "auto"):
@@ -31,7 +33,7 @@ class TorchEngine:
             precision = "fp32"
         dtype = devices.autocast_dtype(device, precision)
         self.precision = {torch.bfloat16: "bf16", torch.float16: "fp16", None: "fp32"}[dtype]
-        self._device, self._wanted = device, precision
+        self._device, self._wanted, self._short = device, precision, dtype is not None
         self._patch = model.plan.patch if device.type == "cpu" and dtype is None and model.plan.dims == 3 else None
         last = {2: torch.channels_last, 3: torch.channels_last_3d}[model.plan.dims]
         self._memory_format = last if device.type == "cpu" else None
@@ -44,6 +46,8 @@ class TorchEngine:
         faster = compiled(network, self._patch, self._store) if self._patch is not None else None
         if faster is not None:
             return faster
+        if self._short:
+            keep_ends(network, model.spec.in_channels, model.spec.out_channels)
         if self._memory_format is not None:
             network.to(memory_format=self._memory_format)  # type: ignore[call-overload]
 
