@@ -76,7 +76,7 @@ def test_the_layers_between_stay_short() -> None:
     seen: list[torch.dtype] = []
     network[1].register_forward_hook(lambda _, given, made: seen.extend((given[0].dtype, made.dtype)))
     logits(network, torch.randn(1, 1, 8, 8))
-    assert seen == [torch.bfloat16, torch.bfloat16]
+    assert seen == [torch.float32, torch.bfloat16], "what was seen is handed on with all its digits"
 
 
 def test_one_convolution_that_sees_and_says() -> None:

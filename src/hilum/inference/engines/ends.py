@@ -10,6 +10,8 @@ the image, the last convolution's sums, what the logits are made of and the logi
 * the first convolution and the one that gives the logits;
 * in planned U-Nets the first one's normalisation too, and the last convolution before the logits with its own.
 
+What the first layer makes is handed on in fp32: skips and sums then hold all its digits, in no more time.
+
 On GPUs PyTorch runs fp32 convolutions in TF32, which keeps three digits: eight times what bf16 does.
 """
 
@@ -42,16 +44,14 @@ def keep_ends(network: nn.Module, in_channels: int, out_channels: int) -> list[s
         heads = [layer for layer in giving if set(layer.kernel_size) == {1}]  # of deeper resolutions too
         last = [*(heads or giving[-1:])]
         first = [*[layer for layer in layers if layer.in_channels == in_channels and layer not in last][:1]]
-    for layer in first:
-        _leave_autocast(layer, returns=True)
-    for layer in last:
-        _leave_autocast(layer, returns=False)
     kept = {id(layer) for layer in (*first, *last)}
-    return [name for name, layer in network.named_modules() if id(layer) in kept]
+    names = [name for name, layer in network.named_modules() if id(layer) in kept]
+    for name in names:
+        _leave_autocast(network.get_submodule(name))
+    return names
 
 
-def _leave_autocast(layer: nn.Module, *, returns: bool) -> None:
-    """Compute a layer in fp32; ``returns``: hand its result on in the short type."""
+def _leave_autocast(layer: nn.Module) -> None:
     inner = layer.forward
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,6 @@ def _leave_autocast(layer: nn.Module, *, returns: bool) -> None:
         if not torch.is_autocast_enabled(device):
             return inner(x)  # type: ignore[no-any-return]
         with torch.autocast(device, enabled=False):
-            out: torch.Tensor = inner(x.float())
-        return out.to(torch.get_autocast_dtype(device)) if returns else out
+            return inner(x.float())  # type: ignore[no-any-return]
 
     layer.forward = forward
