@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,8 @@ from torch import nn
 
 from hilum import device as devices
 from hilum.datasets import Dataset
-from hilum.errors import RecipeError, UsageError
+from hilum.errors import RecipeError, TrainingError, UsageError
+from hilum.model import load_model
 from hilum.patches.batches import Batch, Batches
 from hilum.progress import SILENT
 from hilum.training import run as runs
@@ -35,6 +37,20 @@ __all__ = ["one_thread"]  # a fixture that works by itself
 @pytest.fixture(scope="module")
 def cubes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_cases(tmp_path_factory.mktemp("cubes"))
+
+
+def test_an_extension_that_was_stopped_can_end_where_it_stopped(tmp_path: Path, cubes: Dataset) -> None:
+    """The model of the first end is not taken for that of the second."""
+    out = tmp_path / "run"
+    train(recipe(steps=2), cubes, out, device="cpu")
+    before = load_model(out)
+    with pytest.raises(TrainingError, match="after step 3 of 9"):
+        train(recipe(steps=9), cubes, out, device="cpu", progress=Interrupting(3, signal.SIGTERM))
+    ended = train(recipe(steps=3), cubes, out, device="cpu")
+    after = load_model(out)
+    assert ended.steps == after.card["steps"] == 3 and len(losses(out)) == 3
+    assert any(not torch.equal(tensor, after.weights[0][key]) for key, tensor in before.weights[0].items())
+    assert train(recipe(steps=3), cubes, out, device="cpu").was_finished
 
 
 def test_epochs_end_a_run_and_more_of_them_extend_it(tmp_path: Path, cubes: Dataset) -> None:

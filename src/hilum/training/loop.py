@@ -147,7 +147,8 @@ class Job:
         over = before is not None and _is_over(recipe, before)
         if before is not None:
             check_same_run(to_table(recipe), self.fold, before, out)
-            if over and _same_use(recipe, before) and (out / "model" / "model.json").is_file():
+            done_before = over and bool(before["finished"])  # else the model, if any, is that of an earlier end
+            if done_before and _same_use(recipe, before) and (out / "model" / "model.json").is_file():
                 done = f"this run is finished ({before['step']} steps)"
                 self.progress.say(f"{out}: {done}; more steps or budget extend it")
                 return _result(out, before, True, self.ranks.rank)
