@@ -47,6 +47,21 @@ def test_each_reading_is_a_copy_of_its_own(file: Path) -> None:
     assert torch.equal(stored["a"], TENSORS["a"])
 
 
+def test_numbers_left_in_the_file(tmp_path: Path, file: Path) -> None:
+    big = {**TENSORS, "big": torch.arange(10_000.0), "other": torch.arange(9_000.0)}
+    save_file(big, tmp_path / "big.safetensors")
+    stored, foreign = StoredTensors(tmp_path / "big.safetensors"), torch.ones(5000)
+    lent = {name: stored.in_file(name) for name in stored}
+    for gone in (None, lent["big"], lent["other"][100:5000], foreign, lent["a"]):
+        stored.let_go(gone)
+        assert all(torch.equal(lent[name], stored[name]) and lent[name].dtype == stored[name].dtype for name in stored)
+    assert torch.equal(foreign, torch.ones(5000))
+    StoredTensors(file).let_go(foreign)  # nothing was lent
+    (tmp_path / "big.safetensors").unlink()
+    stored.let_go()
+    assert torch.equal(lent["big"], big["big"])
+
+
 def test_a_file_that_was_replaced_meanwhile(file: Path) -> None:
     stored = StoredTensors(file)
     save_file({"a": torch.ones(2, 3, 4)}, file.with_name("other"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from hilum.inference.winograd.fields import Field, Store
 from hilum.inference.winograd.layers import Direct, Norm, Pointwise, Winograd, head, normalise
 from hilum.inference.winograd.sources import FieldSource, Up, UpSource
 from hilum.inference.winograd.transforms import transform
+from hilum.model.tensors import StoredTensors, write_tensors
 
 
 def random(*size: int, seed: int = 0) -> torch.Tensor:
@@ -227,3 +229,18 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
         "assert os.waitpid(child, 0)[1] == 0\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+def test_weights_left_in_the_file_are_the_same_and_are_let_go(tmp_path: Path) -> None:
+    """A wide network, whose deep layers are not packed: read from the file in every pass."""
+    made, images = network(features=[16, 32, 64, 200]), random(1, 1, 8, 32, 24)
+    write_tensors(tmp_path / "weights.safetensors", made.state_dict())
+    stored = StoredTensors(tmp_path / "weights.safetensors")
+    wanted = compiled(network(features=[16, 32, 64, 200]), (8, 32, 24))(images)
+    made.load_state_dict({name: stored.in_file(name) for name in stored}, assign=True)
+    asked: list[torch.Tensor | None] = []
+    run = compiled(made, (8, 32, 24), let_go=lambda weight: (asked.append(weight), stored.let_go(weight))[1])
+    for _ in range(2):
+        assert torch.equal(run(images), wanted)
+    assert asked[0] is None and len(asked) > 2
+    assert all(torch.equal(stored.in_file(name), stored[name]) for name in stored)

@@ -223,6 +223,19 @@ def give_back_memory() -> None:
             trim(0)
 
 
+def lend_pages() -> None:
+    """From now on arrays of two megabytes and more go back to the system as soon as they are let go (glibc).
+
+    By itself glibc raises that bound to the largest array seen, up to 32 MB, and keeps the holes between smaller ones:
+    70 to 80 MB of a network's pass.
+    """
+    if sys.platform == "linux":
+        tell = getattr(ctypes.CDLL(None), "mallopt", None)
+        if tell is not None:
+            tell(-3, 2**21)  # M_MMAP_THRESHOLD
+            tell(-1, 2**25)  # M_TRIM_THRESHOLD, which glibc would keep at 128 KB now
+
+
 def gb(value: float, *, up: bool = False) -> str:
     """``"2.31 GB"``."""
     return f"{(math.ceil(value / 1e7) / 100 if up else value / 1e9):.2f} GB"

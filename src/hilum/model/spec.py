@@ -114,10 +114,18 @@ class Model:
         """The folder's name; the run's where the folder is the ``model`` of a run."""
         return self.folder.resolve().parent.name if self.folder.name == "model" else self.folder.name
 
-    def network(self, fold: int = 0, device: str | torch.device = "cpu") -> nn.Module:
-        """The network of a fold with its weights, ready to predict (eval mode, no gradients); not of an export."""
+    def network(self, fold: int = 0, device: str | torch.device = "cpu", *, in_file: bool = False) -> nn.Module:
+        """The network of a fold with its weights, ready to predict (eval mode, no gradients); not of an export.
+
+        Args:
+            fold: which.
+            device: where.
+            in_file: leave weights in the file, where they were stored as fp32; then they must not be written.
+        """
         assert self.exported is None, "an exported network is run by its engine"
-        state = dict(self.weights[fold])
+        stored = self.weights[fold]
+        left = in_file and isinstance(stored, StoredTensors)
+        state = {name: stored.in_file(name) for name in stored} if left else dict(stored)  # type: ignore[attr-defined]
         file = self.folder / weights_name(fold, len(self.weights))
         network = self.spec.bare()
         fit(network.state_dict(), state, file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import os
 import weakref
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ class StoredTensors(Mapping[str, torch.Tensor]):
 
     def __init__(self, file: Path):
         self._file = file
+        self._pages: mmap.mmap | None = None
         try:
             self._handle = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             weakref.finalize(self, os.close, self._handle)
@@ -69,6 +71,34 @@ class StoredTensors(Mapping[str, torch.Tensor]):
                 raise damaged(self._file, f"cannot be read ({error})") from None
             tensor = torch.frombuffer(data, dtype=dtype).view(shape)
         return tensor.float() if dtype.is_floating_point else tensor
+
+    def in_file(self, name: str) -> torch.Tensor:
+        """The tensor with its numbers where they are in the file: read when they are used, never to be written.
+
+        What is not fp32 comes as from ``[]``.
+        """
+        dtype, shape, offset = self._places[name]
+        start, count = self._begin + offset, math.prod(shape)
+        if dtype != torch.float32 or count == 0 or start % dtype.itemsize:
+            return self[name]
+        if self._pages is None:
+            # private and writable, because PyTorch knows no arrays that are not; nobody writes
+            self._pages = mmap.mmap(self._handle, 0, access=mmap.ACCESS_COPY)
+        return torch.frombuffer(self._pages, dtype=dtype, count=count, offset=start).view(shape)
+
+    def let_go(self, tensor: torch.Tensor | None = None) -> None:
+        """Free the memory of a tensor from ``in_file``, or of all: numbers are read anew when they are used again."""
+        if self._pages is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        start, stop = 0, len(self._pages)
+        if tensor is not None:
+            start = tensor.data_ptr() - torch.frombuffer(self._pages, dtype=torch.uint8, count=1).data_ptr()
+            stop = start + tensor.nbytes
+            if start < 0 or stop > len(self._pages):
+                return  # not of this file
+        start, stop = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
+        if stop > start:
+            self._pages.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -12,7 +12,7 @@ import torch
 from hilum import device as devices
 from hilum.inference.engines import Network
 from hilum.inference.engines.ends import keep_ends
-from hilum.inference.memory import give_back_memory
+from hilum.inference.memory import give_back_memory, lend_pages
 from hilum.inference.winograd import Store, compiled
 
 if TYPE_CHECKING:
@@ -38,14 +38,18 @@ class TorchEngine:
         last = {2: torch.channels_last, 3: torch.channels_last_3d}[model.plan.dims]
         self._memory_format = last if device.type == "cpu" else None
         self._store = Store()
+        if device.type == "cpu":
+            lend_pages()
         self.networks = tuple(self._network(model, fold) for fold in range(model.folds))
         give_back_memory()
 
     def _network(self, model: Model, fold: int) -> Network:
+        if self._patch is not None:
+            let_go = getattr(model.weights[fold], "let_go", None)
+            faster = compiled(model.network(fold, in_file=True), self._patch, self._store, let_go)
+            if faster is not None:
+                return faster
         network: torch.nn.Module = model.network(fold, self._device)
-        faster = compiled(network, self._patch, self._store) if self._patch is not None else None
-        if faster is not None:
-            return faster
         if self._short:
             keep_ends(network, model.spec.in_channels, model.spec.out_channels)
         if self._memory_format is not None:

@@ -9,7 +9,7 @@ where channels are last.) A bias before a normalisation has no effect and is lef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,7 +145,8 @@ class Direct:
         if self._compiled:
             self._weight = native.packed(weight.permute(2, 3, 4, 1, 0).flatten(0, 3))
         else:
-            self._weight = weight.contiguous(memory_format=torch.channels_last_3d)
+            self._weight = weight
+        self.let_go: Callable[[torch.Tensor | None], None] | None = None
 
     def __call__(self, source: Field, out: Field) -> list[Moments]:
         """Convolve a field."""
@@ -185,7 +186,10 @@ class Direct:
         return moments(found.view(-1, out.shape[2] * self.channels), self.channels)
 
     def _some(self, whole: torch.Tensor, out: Field, start: int, stop: int) -> Moments:
-        found = self._convolved(whole, self._weight[start:stop], (self._size[0] - 1) // 2)
+        weight = self._weight[start:stop]
+        found = self._convolved(whole, weight, (self._size[0] - 1) // 2)
+        if self.let_go is not None:
+            self.let_go(weight)
         out.buffer[..., start:stop] = found
         return moments(found.view(-1, found.shape[-1]), found.shape[-1])
 

@@ -11,7 +11,7 @@ way up and the skip are never laid side by side. Measured in docs/log.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,10 +33,14 @@ _MOST_WEIGHTS = 128 * 256 * 27
 _FEWEST_VOXELS = 2048
 _FEWEST_CHANNELS = 8
 _CORE_BYTES = 40 * 10**6
+LetGo = Callable[[torch.Tensor | None], None]
 
 
 def compiled(
-    network: nn.Module, patch: Shape, store: Store | None = None
+    network: nn.Module,
+    patch: Shape,
+    store: Store | None = None,
+    let_go: LetGo | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """The network as a function (B, C, d, h, w) -> (B, K, d, h, w), or None if it is none of the kind.
 
@@ -45,6 +49,7 @@ def compiled(
             that they never lie in memory twice.
         patch: (d, h, w) of every image to come.
         store: memory for fields; the folds of a model, which take turns, share one.
+        let_go: called with weights that will not be read for a while (they may lie in a file), or None: all.
     """
     known = isinstance(network, UNet) and isinstance(network.encoder, PlainEncoder | ResidualEncoder)
     flat = any(isinstance(part, nn.Conv2d) for part in network.modules())
@@ -52,7 +57,7 @@ def compiled(
     if not known or flat or not here:
         return None
     with torch.inference_mode():
-        return _Runner(network, patch, store or Store())
+        return _Runner(network, patch, store or Store(), let_go)
 
 
 class _Layer:
@@ -145,7 +150,7 @@ class _Block:
 class _Runner:
     """The network's layers in order."""
 
-    def __init__(self, network: nn.Module, patch: Shape, store: Store):
+    def __init__(self, network: nn.Module, patch: Shape, store: Store, let_go: LetGo | None):
         encoder: Any = network.encoder
         decoder: Any = network.decoder
         self._store, self._patch = store, patch
@@ -164,10 +169,15 @@ class _Runner:
             Up(up.weight.detach(), up.bias.detach(), tiled=layers[0].tiled is not None)
             for up, layers in zip(decoder.transpconvs, self._down, strict=True)
         ]
+        for layer in self._layers():
+            if layer.direct is not None:
+                layer.direct.let_go = let_go
         last = decoder.seg_layers[-1]
         self._head = (last.weight.detach().clone(), last.bias.detach().clone())
         made = [layer.fields() for stage in [*self._stages, *self._down] for layer in stage]
         each = {key: 3 if residual else 2 for keys in made for key in keys}
+        if let_go is not None:
+            let_go(None)  # most are packed now
         # fields that may live at once, logits three times, and what each core needs for its piece
         fields = sum(count * 4 * math.prod(shape) * channels for (shape, channels), count in each.items())
         logits = 3 * 4 * len(last.weight) * math.prod(patch)
@@ -179,6 +189,10 @@ class _Runner:
         with torch.inference_mode(), one_core_each():
             return torch.stack([self._one(image) for image in images])
 
+    def _layers(self) -> Iterator[_Layer]:
+        for layer in (layer for stage in [*self._stages, *self._down] for layer in stage):
+            yield from (layer.first, layer.second) if isinstance(layer, _Block) else (layer,)
+
     def _one(self, image: torch.Tensor) -> torch.Tensor:
         store, skips = self._store, []
         image_field = x = Field(image.permute(1, 2, 3, 0).contiguous(), self._patch, dealt=False)
@@ -189,9 +203,11 @@ class _Runner:
                     store.give_back(x)  # the last one's field is a skip
                 x = out
             skips.append(x)
+            store.forget(x.shape)  # what lies idle there while coarser ones are needed
         x = skips.pop()
         for up, (first, *others) in zip(self._ups, self._down, strict=True):
             skip = skips.pop()
+            store.forget(x.shape)
             out = first.beside(store, UpSource(x, up), skip)
             store.give_back(x, skip)
             store.forget(x.shape)
