@@ -1,7 +1,7 @@
 """Region first beside nnU-Net v2: a trained model of two stages on the scan of a whole torso.
 
     python benchmarks/region_vs_nnunet.py patients --work WORK
-    python benchmarks/region_vs_nnunet.py train    --work WORK [--steps 350] [--locator-steps 500]
+    python benchmarks/region_vs_nnunet.py train    --work WORK [--steps 800] [--locator-steps 2000]
     python benchmarks/region_vs_nnunet.py export   --work WORK --peer PEER
     python benchmarks/region_vs_nnunet.py run      --work WORK --peer PEER [--rounds 1] [--scan FILE ...] [--keep]
 
@@ -67,8 +67,8 @@ print(json.dumps({"tensors": len(weights), "with_second_names": len(state)}))
 """
 # name: cases, seed, columns rows slices, mm
 SETS = {
-    "coarse": (36, 900, (256, 224, 300), (1.6, 1.6, 1.6)),
-    "long": (6, 930, (256, 224, 440), (1.6, 1.6, 1.6)),
+    "long": (30, 930, (256, 224, 440), (1.6, 1.6, 1.6)),
+    "coarse": (12, 900, (256, 224, 300), (1.6, 1.6, 1.6)),
     "native": (3, 940, (512, 448, 384), (0.8, 0.8, 1.25)),
     "held_out": (2, 960, (512, 512, 460), (0.8, 0.8, 1.5)),
 }
@@ -250,7 +250,7 @@ def compare(options: argparse.Namespace, folder: Path, scan: Path) -> dict[str, 
             if way == "nnunet":
                 made = peer_run(options.peer, str(folder), scan, out / "peer", False)
             elif way == "hilum segment":
-                said = ["--model", options.work / "model", "--out", out / "segment", "--precision", "fp32", "--json"]
+                said = ["--model", options.work / "model", "--out", out / "segment", "--precision", "fp32", "--quiet"]
                 command = [sys.executable, "-m", "hilum", "segment", scan, "--no-mirror", "--overwrite", *said]
                 made = {key: value for key, value in measured([str(x) for x in command]).items() if key in COSTS}
             else:
@@ -271,11 +271,9 @@ def compare(options: argparse.Namespace, folder: Path, scan: Path) -> dict[str, 
         "region first to whole": ("whole", "region first"),
         "region first to nnunet": ("nnunet", "region first"),
     }
-    row["agreement"] = {
-        said: agreement(files[a], files[b]) for said, (a, b) in pairs.items() if files[a].exists() and files[b].exists()
-    }
+    row["agreement"] = {said: agreement(files[a], files[b]) for said, (a, b) in pairs.items() if runs[a] and runs[b]}
     if truth.is_file():
-        row["truth"] = {way: agreement(truth, file)["labels"] for way, file in files.items() if file.exists()}
+        row["truth"] = {way: agreement(truth, file)["labels"] for way, file in files.items() if runs[way]}
     print(json.dumps({key: row[key] for key in row if key != "runs"}), flush=True)
     return row
 
@@ -286,8 +284,8 @@ def main() -> int:
     words.add_argument("order", choices=["patients", "train", "export", "run"])
     words.add_argument("--work", type=Path, required=True)
     words.add_argument("--peer", type=Path, help="environment with nnunetv2")
-    words.add_argument("--steps", type=int, default=350)
-    words.add_argument("--locator-steps", type=int, default=500)
+    words.add_argument("--steps", type=int, default=800)
+    words.add_argument("--locator-steps", type=int, default=2000)
     words.add_argument("--rounds", type=int, default=1)
     words.add_argument("--patients", type=int, default=1, help="held-out patients to run on")
     words.add_argument("--scan", dest="scans", action="append", type=Path, default=[], help="instead of them")
