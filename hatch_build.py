@@ -34,9 +34,7 @@ class Native(BuildHookInterface):  # type: ignore[type-arg]
         """Compile before the wheel's files are gathered."""
         made = [] if os.environ.get("HILUM_PURE") else compiled(Path(self.root) / FOLDER)
         if not made:
-            self.app.display_warning(
-                "hilum: compiled without C, so networks run on PyTorch alone: about half as fast"
-            )
+            self.app.display_warning("hilum: compiled without C, so networks run on PyTorch alone: about half as fast")
             return
         build_data["artifacts"] += [f"{FOLDER}/{name}" for name in made]
         build_data["pure_python"] = False
