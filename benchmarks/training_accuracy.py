@@ -26,6 +26,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,11 +227,8 @@ def curves(options: argparse.Namespace, made: dict[str, Any], names: list[str]) 
         facts = json.loads((part / "state.json").read_text())
         tensors = read_tensors(part / "tensors.safetensors", facts["sha256"])
         heading = "ema/" if any(key.startswith("ema/") for key in tensors) else "model/"
-        model = load_model(own / "model")
         weights = {key.removeprefix(heading): x for key, x in tensors.items() if key.startswith(heading)}
-        for mine in model.weights:
-            for key, value in mine.items():
-                value.copy_(weights[key])
+        model = replace(load_model(own / "model"), weights=(weights,))  # its own are read from its file when asked
         predict_own(options, model, names, aside / "hilum" / part.name, False, MARGIN_MM)
         found["hilum"].append([facts["seconds"], facts["step"], _mean_dice(aside, "hilum", part.name)])
     theirs = Path(made["nnunet"]["folder"])
