@@ -6,10 +6,12 @@
     python benchmarks/region_vs_nnunet.py run      --work WORK --peer PEER [--rounds 1] [--scan FILE ...] [--keep]
 
 ``patients``: synthetic patients from the chest to the pelvis, most at 1.6 mm, some and the two held out on a
-scanner's grid (512 columns). ``train``: one recipe of hilum's; a locator at 6 mm, then the network that nnU-Net
-plans for a patch of 48x96x96 (plain, six stages of 32 to 320 channels) at 1.6 mm, learning on smaller patches from
-anywhere in the scan. ``export``: the same weights as a folder of nnU-Net v2 (``WORK/nnUNet_results``), and that folder
-imported (``hilum model import``) with the locator beside it (``WORK/model``); both must hold equal tensors.
+scanner's grid (512 columns). ``train``: one recipe of hilum's; a locator at 6 mm, then at 1.6 mm a plain U-Net of six
+stages of 12 to 96 channels, learning on smaller patches from anywhere in the scan. ``export``: the network that nnU-Net
+plans for a patch of 48x96x96 (32 to 320 channels), whose first channels are those that learnt and whose other weights
+are zero: it costs what any such network costs, and says what the smaller one says. It is written as a folder of
+nnU-Net v2 (``WORK/nnUNet_results``), and that folder imported (``hilum model import``) with the locator beside it
+(``WORK/model``); both must hold equal tensors.
 
 ``run``: whole processes, taking turns on the same scan: nnU-Net without mirrored copies (PEER is an environment with
 nnunetv2, see ``inference_vs_nnunet.py``), hilum whole and region first, both in fp32, and ``hilum segment`` region
@@ -29,6 +31,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,7 @@ NETWORK = {
     "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]],
     "convs_per_stage": [2] * 6,
 }
+LEARNT = {**NETWORK, "features": [12, 24, 48, 96, 96, 96]}  # what a few minutes of a processor are enough for
 WAYS = ["nnunet", "whole", "region first", "hilum segment"]
 COSTS = ("wall_s", "cpu_s", "peak_mb")
 PEER_WRITE = """
@@ -105,7 +109,7 @@ def recipe_of(options: argparse.Namespace) -> Any:
     """Two stages: hilum's default recipe, with the demo's way of learning fast."""
     from hilum.config import read_recipe
 
-    network = ", ".join(f"{key} = {json.dumps(value)}" for key, value in NETWORK.items())
+    network = ", ".join(f"{key} = {json.dumps(value)}" for key, value in LEARNT.items())
     said = {
         "data.dataset": '"kits23"',
         "data.path": json.dumps(str(options.work / "cases")),
@@ -166,7 +170,7 @@ def export(options: argparse.Namespace) -> dict[str, Any]:
     labels = {"background": 0} | {label.name: label.value for label in model.scheme.labels}
     table = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 39, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(table))
-    weights = {key: value.contiguous() for key, value in model.weights[0].items()}
+    weights = widened(model.weights[0], model.spec.out_channels)
     torch.save(weights, options.work / "weights.pth")
     command = [str(options.peer / "bin" / "python"), "-c", PEER_WRITE, str(folder), str(options.work / "weights.pth")]
     done = subprocess.run([*command, str(len(labels))], stdout=subprocess.PIPE, text=True, check=True)
@@ -186,6 +190,23 @@ def export(options: argparse.Namespace) -> dict[str, Any]:
     )
     shutil.rmtree(options.work / "imported")
     return {"nnunet": str(folder), "model": str(made), "same_weights": same, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def widened(learnt: Mapping[str, Any], outputs: int) -> dict[str, Any]:
+    """The weights of the network of ``LEARNT`` within one of ``NETWORK``; norms of the other channels give zero."""
+    import torch
+
+    from hilum import networks
+
+    made = {}
+    for name, room in networks.build("plain_unet", NETWORK, 1, outputs, 3).state_dict().items():
+        small, into = learnt[name], torch.zeros_like(room)
+        beside = name.startswith("decoder.stages.") and name.endswith(".convs.0.conv.weight")  # the way up, the skip
+        parts = zip(small.chunk(2, 1), into.chunk(2, 1), strict=True) if beside else [(small, into)]
+        for part, place in parts:
+            place[tuple(slice(0, n) for n in part.shape)] = part
+        made[name] = into
+    return made
 
 
 def plans_of(plan: Any) -> dict[str, Any]:
