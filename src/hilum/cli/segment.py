@@ -79,7 +79,7 @@ def segment_words(verbs: Any) -> None:
         default="auto",
         choices=["auto", "fp32", "bf16", "fp16"],
         help="of convolutions: auto is fp32 on processors, bf16 on GPUs (fp16 on older ones). bf16 on a processor "
-        "changes labels where a model is unsure: Dice of 0.98 to 0.999 against fp32 on what was measured",
+        "changes labels where a model is unsure: Dice of 0.997 to 0.999 on what was measured",
     )
     words.add_argument(
         "--ensemble", default="mean", choices=["mean", "vote"], help="how several models decide (default: mean)"
