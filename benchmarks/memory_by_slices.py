@@ -60,6 +60,7 @@ def main() -> None:
         "model": options.model,
         "rows": rows,
     }
+    options.out.mkdir(parents=True, exist_ok=True)
     name = options.out / f"{result['date']}_memory_by_slices"
     name.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     draw(rows, name.with_suffix(".svg"))
