@@ -94,11 +94,12 @@ wishes = json.loads(sys.argv[1])
 import torch; done("import torch")
 from hilum import device
 from hilum.inference import postprocess
+from hilum.inference.memory import lend_pages
 from hilum.inference.predict import Predictor
 from hilum.model import load_model
 from hilum.scans import read_scan, write_labels
 done("import hilum")
-device.use_threads()
+device.use_threads(); lend_pages()
 predictor = Predictor(load_model(wishes["model"]), "cpu", mirror=wishes["mirror"], precision=wishes["precision"],
                       region=wishes["region"]); done("load model")
 scan = read_scan(wishes["scan"]); done("read")

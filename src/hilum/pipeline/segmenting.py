@@ -28,7 +28,7 @@ from hilum.errors import OutputError, UsageError
 from hilum.files import plain, write_json
 from hilum.inference import postprocess
 from hilum.inference.ensemble import Ensemble, identity
-from hilum.inference.memory import MemoryPlan, Way, give_back_memory, parse_memory, plan_memory
+from hilum.inference.memory import MemoryPlan, Way, give_back_memory, lend_pages, parse_memory, plan_memory
 from hilum.inference.predict import Prediction, Predictor
 from hilum.model import Model, load_model
 from hilum.pipeline.casefolder import CaseFolder, finished_cases, refuse_other_results, refuse_other_tables
@@ -134,6 +134,7 @@ def segment(
     predictor = _predictor(model, ensemble, device=device, mirror=mirror, precision=precision, region=region)
     if predictor.device.type == "cpu":
         devices.use_threads()
+        lend_pages()
     options = {
         "mirror": predictor.mirror,
         "overlap": predictor.overlap,

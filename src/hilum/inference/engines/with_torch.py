@@ -12,7 +12,7 @@ import torch
 from hilum import device as devices
 from hilum.inference.engines import Network
 from hilum.inference.engines.ends import keep_ends
-from hilum.inference.memory import give_back_memory, lend_pages
+from hilum.inference.memory import give_back_memory
 from hilum.inference.winograd import Store, compiled
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ class TorchEngine:
         last = {2: torch.channels_last, 3: torch.channels_last_3d}[model.plan.dims]
         self._memory_format = last if device.type == "cpu" else None
         self._store = Store()
-        if device.type == "cpu":
-            lend_pages()
         self.networks = tuple(self._network(model, fold) for fold in range(model.folds))
         give_back_memory()
 
