@@ -24,25 +24,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from processor import own_seconds
 from train_nnunet_peer import architecture
 
 DATASET = "Dataset001_Painted"
 CONFIG = "3d_fullres"
 EPOCHS = 50
 PARTS = 8  # checkpoints that are kept on the way
-
-
-def processor_seconds() -> float:
-    """User and system seconds of this process and of the workers that it has now."""
-    ticks = 0
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = file.read_text().rpartition(")")[2].split()
-        except OSError:  # it ended just now
-            continue
-        if int(fields[1]) == os.getpid():
-            ticks += int(fields[11]) + int(fields[12])
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def prepare(work: Path, painted: Path, folds_file: Path, plan_files: list[Path]) -> dict[str, Any]:
@@ -183,7 +171,7 @@ def take_orders(work: Path, plans_name: str, device: str) -> None:
 def train(work: Path, plans_name: str, device: str, seconds: float, clock_name: str) -> dict[str, Any]:
     """A run that ends at its budget; checkpoints at each eighth of it."""
     say, sys.stdout = sys.stdout, sys.stderr
-    clock = {"wall": time.perf_counter, "processor": processor_seconds}[clock_name]
+    clock = {"wall": time.perf_counter, "processor": own_seconds}[clock_name]
     trainer = trainer_of(work, plans_name, device, clock)
     trainer.budget_s = seconds
     begin = clock()

@@ -42,6 +42,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from processor import seconds_of_group
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SPACING = [3.0, 3.0, 3.0]
@@ -137,25 +139,13 @@ class Side:
     def take(self, order: dict[str, Any]) -> dict[str, Any]:
         """Steps; what the process answers."""
         assert self.process.stdin is not None
-        before = self.processor_seconds()
+        before = seconds_of_group(self.process.pid)
         self._signal(signal.SIGCONT)
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         answer = self._answer()
         self._signal(signal.SIGSTOP)
-        return answer | {"processor_s": self.processor_seconds() - before}
-
-    def processor_seconds(self) -> float:
-        """User and system seconds of the process and its workers so far."""
-        ticks = 0
-        for file in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = file.read_text().rpartition(")")[2].split()
-            except OSError:  # it ended just now
-                continue
-            if int(fields[2]) == self.process.pid:
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return answer | {"processor_s": seconds_of_group(self.process.pid) - before}
 
     def close(self) -> None:
         """End it, and the workers that it started."""

@@ -124,8 +124,10 @@ class Model:
         """
         assert self.exported is None, "an exported network is run by its engine"
         stored = self.weights[fold]
-        left = in_file and isinstance(stored, StoredTensors)
-        state = {name: stored.in_file(name) for name in stored} if left else dict(stored)  # type: ignore[attr-defined]
+        if in_file and isinstance(stored, StoredTensors):
+            state = {name: stored.in_file(name) for name in stored}
+        else:
+            state = dict(stored)
         file = self.folder / weights_name(fold, len(self.weights))
         network = self.spec.bare()
         fit(network.state_dict(), state, file)
